@@ -1,0 +1,1 @@
+"""The agent's own HTTP paths and who may see them."""

@@ -1,0 +1,38 @@
+"""The agent's own paths in an application: answered here, for those who may see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from apmkit.ops.access import allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apmkit.config import Settings
+    from apmkit.instrument.asgi import Application, Receive, Scope, Send
+
+_REFUSAL = (
+    b"apmkit: this page is for clients in ops_networks that reach the service directly, or for"
+    b" those who send 'Authorization: Bearer <ops_token>'.\n"
+)
+
+
+def guarded(endpoint: Application, settings: Settings) -> Application:
+    """Return `endpoint` for those who may see it, and a refusal (403) for others."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if allowed(scope, settings.ops_token, settings.ops_networks):
+            await endpoint(scope, receive, send)
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_REFUSAL))]
+        await send({"type": "http.response.start", "status": 403, "headers": headers})
+        await send({"type": "http.response.body", "body": _REFUSAL})
+
+    return answer
+
+
+def taken(app: Any, paths: Iterable[str]) -> list[str]:  # noqa: ANN401 - any ASGI application
+    """Return those paths for which a Starlette or FastAPI application has a route of its own."""
+    own = {getattr(route, "path", None) for route in getattr(app, "routes", None) or ()}
+    return [path for path in paths if path in own]

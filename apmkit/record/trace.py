@@ -1,0 +1,58 @@
+"""What the spans of one request share, and how it ends: kept as bytes or freed there and then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Union
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
+    from opentelemetry.util.types import AttributeValue
+
+    from apmkit.record.call import Call
+    from apmkit.record.span import Span
+
+MAX_SPANS = 1_000
+"""Spans that one trace holds in this process; further ones are counted."""
+
+
+class Leaf(NamedTuple):
+    """A finished database or cache call; it becomes a span only if its trace is kept."""
+
+    call: Call
+    parent: Span | None
+    start: int
+    end: int
+    error: BaseException | None
+    attributes: dict[str, AttributeValue] | None
+
+
+Entry = Union["Span", "tuple[Call, Span | None, int, int, BaseException | None, dict[str, AttributeValue] | None]"]
+
+
+class Follower(Protocol):
+    """Work that goes on after its root has ended, a background task for instance."""
+
+    def follow(self) -> Span:
+        """Return the span of that work, started on first use."""
+        ...
+
+
+class Trace(list["Entry"]):
+    """The finished spans of a local trace, and its state.
+
+    A list, because appending to it is the one thing that happens often. `room` falls with every
+    span; at 0 the trace takes the slow path: it is full, or its root has ended.
+    """
+
+    __slots__ = ("ended", "follower", "kept", "overflow", "parent", "room", "sampled", "threshold", "trace_id")
+
+    def __init__(self, trace_id: int, parent: SpanContext | None, threshold: int | None, *, sampled: bool) -> None:
+        self.trace_id = trace_id
+        self.parent = parent
+        self.sampled = sampled
+        self.threshold = threshold
+        self.room = MAX_SPANS - 1
+        self.ended = False
+        self.kept = False
+        self.overflow = 0
+        self.follower: Follower | None = None

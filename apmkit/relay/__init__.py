@@ -1,0 +1,1 @@
+"""What leaves the hot path: redaction, OTLP bytes, the journal, snapshots, delivery."""

@@ -1,0 +1,1 @@
+"""Side by side with the peers: same work, same run. See README.md."""
