@@ -54,11 +54,11 @@ class _Rule(NamedTuple):
 
 
 def _setting(default: object, rule: _Rule) -> Any:  # noqa: ANN401 - a default of any type
-    details = {"rule": rule, "may_be": rule.may_be}
+    details = {"rule": rule, "may_be": rule.may_be, "standard": rule.standard, "own": rule.own}
     return dataclasses.field(default=default, repr=not rule.secret, metadata=details)
 
 
-_WORDS = 'true or false'
+_WORDS = "true or false"
 _INTERVAL = _Rule(
     values.milliseconds, "a whole number of milliseconds, more than 0 and at most a day"
 )
@@ -67,6 +67,9 @@ _INTERVAL = _Rule(
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Settings:
     """What an agent is told to do. Made by `Settings.load`, which checks every value.
+
+    The metadata of each field has `may_be`, in words; `standard`, its `OTEL_*` variable or "";
+    and `own`, whether keyword arguments, `APMKIT_*` variables and `apmkit.toml` set it.
 
     Attributes:
         service_name: the name of the service, as backends show it; by default
@@ -90,7 +93,9 @@ class Settings:
             sets it.
     """
 
-    service_name: str = _setting("unknown_service", _Rule(values.text, "a text", "OTEL_SERVICE_NAME"))
+    service_name: str = _setting(
+        "unknown_service", _Rule(values.text, "a name, as text", "OTEL_SERVICE_NAME")
+    )
     resource: Mapping[str, AttributeValue] = _setting(
         None,
         _Rule(
@@ -125,7 +130,7 @@ class Settings:
         _Rule(values.networks, 'a list of networks, in a variable like 10.0.0.0/8,::1 or "none"'),
     )
     metrics_path: str | None = _setting(
-        "/metrics", _Rule(values.path, 'a path that starts with "/"; None or "none" for no such page')
+        "/metrics", _Rule(values.path, 'a path that starts with "/"; None or "none" for none')
     )
     metric_export_interval: float = _setting(
         60.0,
@@ -135,9 +140,7 @@ class Settings:
             "OTEL_METRIC_EXPORT_INTERVAL",
         ),
     )
-    disabled: bool = _setting(
-        default=False, rule=_Rule(values.flag, _WORDS, "OTEL_SDK_DISABLED")
-    )
+    disabled: bool = _setting(default=False, rule=_Rule(values.flag, _WORDS, "OTEL_SDK_DISABLED"))
     traces_sampler: str | None = _setting(
         None,
         _Rule(values.sampler, " or ".join(values.SAMPLERS), "OTEL_TRACES_SAMPLER", own=False),
@@ -228,9 +231,9 @@ class _Sources:
         self._environ = environ
         self._file_name, self._file = _read_file(environ.get(CONFIG_VARIABLE, ""))
         variables = [PREFIX + name.upper() for name in _OWN] + [CONFIG_VARIABLE]
-        _checkvalues.names(given, _OWN, "keyword argument")
-        _checkvalues.names((n for n in environ if n.startswith(PREFIX)), variables, "variable")
-        _checkvalues.names(self._file, _OWN, f"key of {self._file_name}")
+        _check_names(given, _OWN, "keyword argument")
+        _check_names((n for n in environ if n.startswith(PREFIX)), variables, "variable")
+        _check_names(self._file, _OWN, f"key of {self._file_name}")
 
     def value(self, name: str) -> Any:  # noqa: ANN401 - each setting has its own type
         """Return the strongest value, or the default."""
@@ -295,7 +298,7 @@ class _Sources:
         return self._environ.get(name, "").strip()
 
 
-def _checkvalues.names(names: Iterable[str], known: list[str], what: str) -> None:
+def _check_names(names: Iterable[str], known: list[str], what: str) -> None:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)

@@ -47,12 +47,14 @@ _SAMPLER_PLUGINS = "opentelemetry_traces_sampler"
 
 
 def text(value: object) -> str:
+    """Text that is more than blanks."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError
     return value.strip()
 
 
 def flag(value: object) -> bool:
+    """A yes or no: `true` or `false`."""
     if isinstance(value, bool):
         return value
     words = {"true": True, "false": False}
@@ -63,29 +65,33 @@ def flag(value: object) -> bool:
 
 
 def number(value: object) -> float:
+    """A number of 0 or more, infinity included."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise TypeError
-    number = float(value)
-    if math.isnan(number) or number < 0:
+    found = float(value)
+    if math.isnan(found) or found < 0:
         raise ValueError
-    return number
+    return found
 
 
 def positive(value: object) -> float:
-    number = number(value)
-    if not number:
+    """A number above 0, infinity included."""
+    found = number(value)
+    if not found:
         raise ValueError
-    return number
+    return found
 
 
 def interval(value: object) -> float:
-    number = positive(value)
-    if number > _DAY:
+    """Seconds, up to a day."""
+    found = positive(value)
+    if found > _DAY:
         raise ValueError
-    return number
+    return found
 
 
 def milliseconds(value: object) -> float:
+    """Milliseconds in a variable, as seconds."""
     if not isinstance(value, str) or not _WHOLE_NUMBER.fullmatch(value.strip()):
         raise ValueError
     return interval(int(value) / 1_000)
@@ -101,10 +107,12 @@ def _items(value: object) -> list[Any]:
 
 
 def names(value: object) -> tuple[str, ...]:
+    """Names, each once."""
     return tuple(dict.fromkeys(text(name) for name in _items(value) if name != "none"))
 
 
 def networks(value: object) -> tuple[Network, ...]:
+    """IP networks."""
     return tuple(
         item if isinstance(item, (IPv4Network, IPv6Network)) else ip_network(text(item))
         for item in _items(value)
@@ -112,6 +120,7 @@ def networks(value: object) -> tuple[Network, ...]:
 
 
 def path(value: object) -> str | None:
+    """A path of URLs, or None."""
     if value is None or value in ("", "none"):
         return None
     if not isinstance(value, str) or not _PATH.fullmatch(value) or set(value) & set("?#"):
@@ -120,6 +129,7 @@ def path(value: object) -> str | None:
 
 
 def endpoint(value: object) -> str | None:
+    """The base URL of a backend, or None."""
     if value is None:
         return None
     url = text(value)
@@ -131,6 +141,7 @@ def endpoint(value: object) -> str | None:
 
 
 def token(value: object) -> str | None:
+    """A secret that fits into a header and is not guessed, or None."""
     if value is None:
         return None
     if not isinstance(value, str) or len(value) < SHORTEST_TOKEN or not _VISIBLE.fullmatch(value):
@@ -139,6 +150,7 @@ def token(value: object) -> str | None:
 
 
 def attributes(value: object) -> dict[str, AttributeValue]:
+    """Attributes of the resource; in a variable as `OTEL_RESOURCE_ATTRIBUTES` has them."""
     if isinstance(value, str):
         value = dict(_pair(item) for item in value.split(",") if item.strip())
     if not isinstance(value, Mapping):
@@ -162,14 +174,16 @@ def _attribute(value: object) -> AttributeValue:
 
 
 def sampler(value: object) -> str:
-    name = text(value)
+    """The name of a sampler of OpenTelemetry's SDK, or of one that is installed."""
+    name = text(value).lower()
     if name not in SAMPLERS and not metadata.entry_points(group=_SAMPLER_PLUGINS, name=name):
         raise ValueError
     return name
 
 
 def probability(value: object) -> float:
-    number_ = number(value)
-    if number_ > 1:
+    """A number from 0 to 1."""
+    found = number(value)
+    if found > 1:
         raise ValueError
-    return number_
+    return found

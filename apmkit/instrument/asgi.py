@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from asgiref.compatibility import guarantee_single_callable
+from opentelemetry.context.context import Context
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.http import get_excluded_urls
 
@@ -13,13 +14,12 @@ from apmkit.instrument.capture import HeaderCapture
 from apmkit.instrument.exchange import Exchange
 from apmkit.instrument.http_metrics import HttpMetrics
 from apmkit.instrument.websocket import SocketExchange
-from apmkit.record.context import SPAN_KEY, get_context, set_context, with_span
+from apmkit.record.context import SPAN_KEY, get_context, set_context
 from apmkit.record.propagation import extract_configured, extract_w3c, uses_w3c_only
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
-    from opentelemetry.context import Context
     from opentelemetry.trace import SpanContext
 
     from apmkit.record.metrics import Metrics
@@ -134,8 +134,8 @@ class Instrumented:
             if self._recorded_elsewhere or (before and _in_server_span(before, scope)):
                 return None
             exchange = kind(server, scope, send)
-            context = exchange.baggage
-            set_context(with_span(exchange.span, context if context is not None else before))
+            around = before if exchange.baggage is None else exchange.baggage
+            set_context(Context({**around, SPAN_KEY: exchange.span}))
         except Exception as error:  # noqa: BLE001 - the request goes on without a span
             server.faults.internal("asgi.begin", error)
             return None

@@ -1,252 +1,64 @@
-"""The calls of a database or a cache: made once for what looks alike, kept for all clients of it.
-
-`DatabaseCall` and `CacheCall` record a block by hand, for a client without a wrapper.
-"""
+"""Recording a block by hand as a database call or a cache operation."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from opentelemetry.trace import SpanKind
-
-from apmkit.instrument.statement import MAX_LENGTH, Statement, describe, first_keyword, load_tokenizer, mask
-from apmkit.record.call import Call, record_call
+from apmkit.instrument.kept import CacheCalls, StatementCalls, database_call, database_histogram, shared
+from apmkit.record.call import record_call
 from apmkit.record.clock import now
-from apmkit.record.metrics import CACHE_DURATION_BOUNDARIES, DATABASE_DURATION_BOUNDARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
     from types import TracebackType
 
-    from opentelemetry.util.types import AttributeValue
-
-    from apmkit.record.metrics import Histogram, Metrics
+    from apmkit.record.call import Call
+    from apmkit.record.metrics import Metrics
     from apmkit.record.tracer import TracerProvider
 
-MAX_STATEMENTS = 1_000
-"""Statements of one database that have a call of their own; it is also the number of parses."""
-
-MAX_OPERATIONS = 200
-"""Operations of one cache that have a call of their own."""
-
-MAX_CLIENTS = 200
-"""Databases and caches whose calls are kept when their last client is gone."""
-
-_WORD = re.compile(r"[\w.-]{1,32}\Z")
-
-KeptType = TypeVar("KeptType")
-
-
-def shared(provider: TracerProvider, key: Hashable, make: Callable[[], KeptType]) -> KeptType:
-    """Return what is kept under `key`, made on first use.
-
-    Applications open a connection a request: their statements are read once, not once a connection.
-    """
-    kept: dict[Hashable, Any] = vars(provider).setdefault("calls", {})
-    found: KeptType | None = kept.get(key)
-    if found is None:
-        found = make()
-        if len(kept) < MAX_CLIENTS:
-            found = kept.setdefault(key, found)
-    return found
-
-
-def database_histogram(metrics: Metrics) -> Histogram:
-    """Return the metric of all database calls."""
-    return metrics.histogram(
-        "db.client.operation.duration",
-        "s",
-        "Duration of database client operations.",
-        DATABASE_DURATION_BOUNDARIES,
-    )
-
-
-class StatementCalls(dict[object, Call]):
-    """The calls of one database, by statement; a missing one is made.
-
-    The same statement with other literals is the same call. At most 1,000 calls are made; what
-    comes after counts by its first keyword.
-
-    Args:
-        provider: takes calls that are made outside every trace.
-        metrics: where their durations go.
-        attributes: of the database: `db.system.name`, `db.namespace`, `server.address`.
-
-    Attributes:
-        other: the call of what is not text.
-    """
-
-    def __init__(
-        self, provider: TracerProvider, metrics: Metrics, attributes: Mapping[str, AttributeValue]
-    ) -> None:
-        super().__init__()
-        load_tokenizer()
-        self.provider = provider
-        self.faults = provider.faults
-        self._histogram = database_histogram(metrics)
-        self._attributes = dict(attributes)
-        self._system = str(attributes["db.system.name"])
-        self._by_text: dict[str, Call] = {}
-        self._by_operation: dict[str, Call] = {}
-        self.other = self._make(Statement(""))
-
-    def __missing__(self, statement: object) -> Call:
-        """Return the call of a statement that was not seen lately."""
-        if isinstance(statement, (bytes, bytearray)):
-            return self[bytes(statement[:MAX_LENGTH]).decode("utf-8", "replace")]
-        if not isinstance(statement, str):
-            return self.other
-        if len(statement) > MAX_LENGTH:
-            return self[str(statement[:MAX_LENGTH])]
-        text = mask(statement, self._system)
-        call = self._by_text.get(text)
-        if call is None:
-            if len(self._by_text) >= MAX_STATEMENTS:
-                return self._over(text)
-            call = self._by_text.setdefault(text, self._make(describe(text, self._system)))
-        # Statements with their literals in them are ever new: forget them, the calls stay.
-        if len(self) >= MAX_STATEMENTS:
-            self.clear()
-        self[str(statement)] = call
-        return call
-
-    def of(self, statement: object) -> Call:
-        """Return the call of anything, also of what cannot be a key."""
-        try:
-            return self[statement]
-        except TypeError:
-            return self.other
-
-    def failed(
-        self,
-        statement: object,
-        start: int,
-        error: BaseException,
-        attributes: dict[str, AttributeValue] | None = None,
-    ) -> None:
-        """Record a call that raised `error` just now."""
-        end = now()
-        try:
-            code = _status_code(error)
-            if code is not None:
-                attributes = {**(attributes or {}), "db.response.status_code": code}
-            record_call(self.of(statement), start, end, error, attributes)
-        except Exception as fault:  # noqa: BLE001 - the agent never raises into the application
-            self.faults.internal("database call", fault)
-
-    def _over(self, text: str) -> Call:
-        operation = first_keyword(text)
-        if operation is None:
-            return self.other
-        call = self._by_operation.get(operation)
-        if call is None:
-            call = self._by_operation[operation] = self._make(Statement("", operation=operation))
-        return call
-
-    def _make(self, statement: Statement) -> Call:
-        found = {
-            **self._attributes,
-            "db.operation.name": statement.operation,
-            "db.collection.name": statement.collection,
-            "db.query.summary": statement.summary,
-            "db.query.text": statement.text,
-        }
-        return database_call(self.provider, self._histogram, found)
-
-
-def database_call(
-    provider: TracerProvider, histogram: Histogram, attributes: Mapping[str, AttributeValue | None]
-) -> Call:
-    """Return a call with the name and the labels that the semantic conventions give it."""
-    found = {key: value for key, value in attributes.items() if value not in {None, ""}}
-    operation, collection = found.get("db.operation.name"), found.get("db.collection.name")
-    name = found.get("db.query.summary") or " ".join(str(part) for part in (operation, collection) if part)
-    return Call(
-        provider,
-        histogram,
-        str(name or found["db.system.name"]),
-        found,
-        {key: found[key] for key in _DATABASE_LABELS if key in found},
-    )
-
-
-_DATABASE_LABELS = (
-    "db.system.name",
-    "db.namespace",
-    "db.operation.name",
-    "db.collection.name",
-    "db.query.summary",
-)
-
-
-def _status_code(error: BaseException) -> str | None:
-    """Return the SQLSTATE of psycopg and others, or the name of SQLite's error code."""
-    for attribute in ("sqlstate", "pgcode", "sqlite_errorname"):
-        code = getattr(error, attribute, None)
-        if isinstance(code, str):
-            return code
-    return None
-
-
-class CacheCalls(dict["tuple[str, bool | None]", Call]):
-    """The calls of one cache, by operation and hit; a missing one is made.
-
-    Args:
-        provider: takes calls that are made outside every trace.
-        metrics: where their durations go.
-        name: of the cache.
-        tier: "memory" or "remote", where it is known.
-    """
-
-    def __init__(
-        self, provider: TracerProvider, metrics: Metrics, name: str, tier: str | None = None
-    ) -> None:
-        super().__init__()
-        self.provider = provider
-        self.faults = provider.faults
-        self._histogram = metrics.histogram(
-            "cache.client.operation.duration", "s", "Duration of cache operations.", CACHE_DURATION_BOUNDARIES
-        )
-        self._name = name
-        self._tier = tier
-
-    def __missing__(self, key: tuple[str, bool | None]) -> Call:
-        """Make the call of an operation."""
-        operation, hit = key
-        if len(self) >= MAX_OPERATIONS or not _WORD.match(operation):
-            operation = "_OTHER"
-        labels: dict[str, AttributeValue] = {"cache.name": self._name, "cache.operation": operation}
-        if hit is not None:
-            labels["cache.hit"] = hit
-        if self._tier is not None:
-            labels["cache.tier"] = self._tier
-        kind = SpanKind.CLIENT if self._tier == "remote" else SpanKind.INTERNAL
-        call = Call(self.provider, self._histogram, f"{operation} {self._name}", labels, labels, kind)
-        if len(self) < MAX_OPERATIONS + 3:  # the three of _OTHER
-            call = self.setdefault((operation, hit), call)
-        return call
+BlockType = TypeVar("BlockType", bound="_Block")
 
 
 class _Block:
-    """A block that is recorded as one call, with `with` and `async with`."""
+    """A block that is one call, with `with` and `async with`."""
 
-    __slots__ = ("_start",)
+    __slots__ = ("_metrics", "_provider", "_start")
 
-    _start: int
+    def __init__(self, provider: TracerProvider, metrics: Metrics) -> None:
+        self._provider = provider
+        self._metrics = metrics
+        self._start = 0
 
-    def _record(self, error: BaseException | None, end: int) -> None:
+    def _call(self) -> Call:
+        """Return the call that the block was."""
         raise NotImplementedError
 
-    def _exit(self, error: BaseException | None, faults: Any) -> None:  # noqa: ANN401
+    def __enter__(self: BlockType) -> BlockType:
+        """Start the clock."""
+        self._start = now()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Record the call."""
         end = now()
         try:
-            self._record(error, end)
+            record_call(self._call(), self._start, end, error)
         except Exception as fault:  # noqa: BLE001 - the agent never raises into the application
-            faults.internal("recorded block", fault)
+            self._provider.faults.internal("recorded block", fault)
+
+    async def __aenter__(self: BlockType) -> BlockType:
+        """Do as `with` does."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Do as `with` does."""
+        self.__exit__(kind, error, tb)
 
 
-class DatabaseCall:
+class DatabaseCall(_Block):
     """Records a block as a database call.
 
     Args:
@@ -259,13 +71,13 @@ class DatabaseCall:
         collection: `db.collection.name`, likewise.
 
     Example:
-        >>> with agent.db_call("postgresql", statement="SELECT 1"):
-        ...     ...
+        >>> with agent.db_call("postgresql", statement="SELECT name FROM users WHERE id = $1"):
+        ...     name = connection.fetch_name(7)
     """
 
-    __slots__ = ("_call", "_provider", "_start")
+    __slots__ = ("_collection", "_namespace", "_operation", "_statement", "_system")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the semantic conventions tell of a call
         self,
         provider: TracerProvider,
         metrics: Metrics,
@@ -276,36 +88,80 @@ class DatabaseCall:
         operation: str | None = None,
         collection: str | None = None,
     ) -> None:
-        self._provider = provider
-        self._start = 0
-        self._call: Call | None = None
-        try:
-            self._call = _find_call(provider, metrics, system, statement, namespace, operation, collection)
-        except Exception as fault:  # noqa: BLE001 - the agent never raises into the application
-            provider.faults.internal("db_call", fault)
+        super().__init__(provider, metrics)
+        self._system = system
+        self._statement = statement
+        self._namespace = namespace
+        self._operation = operation
+        self._collection = collection
 
-    def __enter__(self) -> DatabaseCall:
-        """Start the clock."""
-        self._start = now()
-        return self
+    def _call(self) -> Call:
+        attributes = {"db.system.name": self._system, "db.namespace": self._namespace or ""}
+        if self._statement is not None:
+            return shared(
+                self._provider,
+                ("database", self._system, self._namespace),
+                lambda: StatementCalls(self._provider, self._metrics, attributes),
+            ).of(self._statement)
+        return shared(
+            self._provider,
+            ("operation", self._system, self._namespace, self._operation, self._collection),
+            lambda: database_call(
+                self._provider,
+                database_histogram(self._metrics),
+                {
+                    **attributes,
+                    "db.operation.name": self._operation,
+                    "db.collection.name": self._collection,
+                },
+            ),
+        )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+
+class CacheCall(_Block):
+    """Records a block as a cache operation.
+
+    Args:
+        provider: the agent's.
+        metrics: the agent's.
+        cache: the cache's name or system, "redis" for instance.
+        operation: "GET" for instance; in the metric's label it is in small letters.
+        key: what is looked up. It does not leave the process.
+        tier: "memory" or "remote".
+
+    Attributes:
+        hit: whether a lookup found something; to be set in the block. None for what is no lookup.
+
+    Example:
+        >>> with agent.cache_call("redis", "GET", key=key) as call:
+        ...     value = client.fetch(key)
+        ...     call.hit = value is not None
+    """
+
+    __slots__ = ("_cache", "_operation", "_tier", "hit", "key")
+
+    def __init__(  # noqa: PLR0913 - what there is to tell of an operation
+        self,
+        provider: TracerProvider,
+        metrics: Metrics,
+        cache: str,
+        operation: str,
+        *,
+        key: object = None,
+        tier: str | None = None,
     ) -> None:
-        """Record the call."""
-        end = now()
-        if self._call is not None:
-            try:
-                record_call(self._call, self._start, end, error)
-            except Exception as fault:  # noqa: BLE001 - the agent never raises into the application
-                self._provider.faults.internal("db_call", fault)
+        super().__init__(provider, metrics)
+        self._cache = cache
+        self._operation = operation
+        self._tier = tier
+        self.key = key
+        self.hit: bool | None = None
 
-    async def __aenter__(self) -> DatabaseCall:
-        """Do as `with` does."""
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Do as `with` does."""
-        self.__exit__(kind, error, tb)
+    def _call(self) -> Call:
+        calls = shared(
+            self._provider,
+            ("cache", self._cache, self._tier),
+            lambda: CacheCalls(self._provider, self._metrics, self._cache, self._tier),
+        )
+        hit = self.hit if self.hit is None else bool(self.hit)
+        return calls[self._operation.lower(), hit]

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 
 class HeaderCapture:
-    """Copies the headers that the environment names to a span."""
+    """Copies the headers that the environment names to a span.
+
+    `active` tells whether it names any.
+    """
 
     def __init__(self) -> None:
         self._request = get_custom_headers(REQUEST)
         self._response = get_custom_headers(RESPONSE)
+        self.active = bool(self._request or self._response)
         self._sanitize = SanitizeValue(get_custom_headers(SANITIZE))
 
     def request(self, span: Span, headers: Headers) -> None:

@@ -14,6 +14,7 @@ from apmkit.record import clock
 from apmkit.record.propagation import TRACE_HEADERS
 from apmkit.record.shared import Shared
 from apmkit.record.span import qualified_name
+from apmkit.record.tracer import SCOPE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from apmkit.record.metrics import Exemplar
     from apmkit.record.span import Span
 
+_SERVER = SpanKind.SERVER
+_REPEATABLE = (list, tuple)
 _SERVER_ERROR = 500
 _BACKGROUND = 1_000_000
 """Nanoseconds of work after the response that make it a background task."""
@@ -73,7 +76,7 @@ class Exchange:
         parent = link = None
         traced = False
         headers = scope["headers"]
-        if type(headers) is not list:
+        if type(headers) not in _REPEATABLE:
             headers = scope["headers"] = list(headers)
         for name, value in headers:
             if name == b"content-length":
@@ -82,7 +85,7 @@ class Exchange:
                 traced = True
         if traced or server.reads_all_headers:
             parent, link, self.baggage = server.remote(headers)
-        self.span = server.provider.start_root(self.method, SpanKind.SERVER, start, parent, describer=self)
+        self.span = server.provider.start_root(self.method, _SERVER, start, parent, SCOPE, self)
         if link is not None:
             self.span.add_link(link)
 
@@ -98,21 +101,18 @@ class Exchange:
                 elif not self.streamed:
                     self._streams()
             elif kind == "http.response.start":
-                self._started(message)
+                self.first_byte = clock.now()
+                self.status = message["status"]
+                self.trailers = message.get("trailers", False)
+                headers = message.get("headers", ())
+                if type(headers) not in _REPEATABLE:
+                    headers = message["headers"] = list(headers)
+                self.response_headers = headers
             elif kind == "http.response.trailers" and not message.get("more_trailers", False):
                 return self._send_last(message)
         except Exception as error:  # noqa: BLE001 - the server says what is wrong with a message
             self.server.faults.internal("asgi.send", error)
         return self.inner(message)
-
-    def _started(self, message: Message) -> None:
-        self.first_byte = clock.now()
-        self.status = message["status"]
-        self.trailers = bool(message.get("trailers", False))
-        headers = message.get("headers", ())
-        if type(headers) is not list:
-            headers = message["headers"] = list(headers)
-        self.response_headers = headers
 
     def _streams(self) -> None:
         self.streamed = True
@@ -174,14 +174,16 @@ class Exchange:
                 self.scope.get("http_version", ""),
                 error_type,
             )
-            self.series = series = server.metrics.series(key)
+            metrics = server.metrics
+            self.series = series = metrics.by_key.get(key) or metrics.new_series(key)
             # An event stream lasts until somebody leaves; how long a request takes is, for it,
             # the time until it starts.
             duration = (self.first_byte if self.event_stream else now) - span.start
             series.observe(duration * 1e-9, self.body_size)
             if self.request_size is not None or self.streamed:
                 self._observe_rare(now)
-            server.provider.end_root(span, error=failed, slow=duration > series.slow_after)
+            if not span.trace.ended:  # an application may have ended its request's span itself
+                server.provider.end_root(span, error=failed, slow=duration > series.slow_after)
             span.trace.follower = self
         except Exception as error:  # noqa: BLE001 - the response is out; nothing may follow
             self.server.faults.internal("asgi.end", error)
@@ -236,9 +238,10 @@ class Exchange:
             span.attributes = self._attributes()
         if own:
             span.attributes.update(own)
-        scope = self.scope
-        self.server.capture.request(span, scope["headers"])
-        self.server.capture.response(span, self.response_headers)
+        capture = self.server.capture
+        if capture.active:
+            capture.request(span, self.scope["headers"])
+            capture.response(span, self.response_headers)
         if self.error is not None or self.status >= _SERVER_ERROR:
             ended, span.end_time = span.end_time, 0
             if self.error is not None:

@@ -66,7 +66,7 @@ class HttpMetrics:
 
     def __init__(self, provider: TracerProvider, metrics: Metrics) -> None:
         self._provider = provider
-        self._series: dict[Key, RequestSeries] = {}
+        self.by_key: dict[Key, RequestSeries] = {}
         self._duration = metrics.histogram(
             "http.server.request.duration", "s", "Duration of HTTP server requests.", HTTP_DURATION_BOUNDARIES
         )
@@ -96,17 +96,15 @@ class HttpMetrics:
         )
         metrics.observe_with(self._count_active)
 
-    def series(self, key: Key) -> RequestSeries:
-        """Return the series of requests of this kind."""
-        found = self._series.get(key)
-        if found is None:
-            labels = self.labels(key)
-            duration, size = self._duration.bind(labels), self._response_size.bind(labels)
-            found = RequestSeries(key, labels, duration, size)
-            # Once the metric overflows every new key gives the same series: keep none of them.
-            if self._duration.overflow is None:
-                self._series[key] = found
-        return found
+    def new_series(self, key: Key) -> RequestSeries:
+        """Bind the series of requests of this kind, to be found in `by_key` from now on."""
+        labels = self.labels(key)
+        duration, size = self._duration.bind(labels), self._response_size.bind(labels)
+        series = RequestSeries(key, labels, duration, size)
+        # Once the metric overflows every new key gives the same series: keep none of them.
+        if self._duration.overflow is None:
+            self.by_key[key] = series
+        return series
 
     def observe_request_size(self, key: Key, size: int) -> None:
         """Count a request that says how long its body is, in bytes."""

@@ -87,7 +87,11 @@ class TraceEncoder:
     def add_span(self, span: Span, end: int) -> None:
         """Encode a span that ended at `end` (or is described up to it)."""
         offset = self._offset
-        body = self._header(span.span_id, span.parent_span_id, span.start + offset, end + offset)
+        trace = span.trace
+        parent_id = 0
+        if span.parent is not None or trace.parent is not None:
+            parent_id = span.parent_span_id
+        body = self._header(span.span_id, parent_id, span.start + offset, end + offset)
         if span.shared:
             for shared in span.shared:
                 body += (shared.encoded or _encode_shared(shared))[1]
@@ -99,8 +103,8 @@ class TraceEncoder:
             body += key_value(_ATTRIBUTE, "apmkit.span.open", True)  # noqa: FBT003 - a value
         if span.events or span.links or span.status is not _UNSET:
             body += b"".join(self._rare(span))
-        if span.parent is None:
-            body += self._of_root(span.trace)
+        if span.parent is None and (trace.overflow or trace.parent is not None):
+            body += self._of_root(trace)
         if span.scope is SCOPE:
             self._own += (b"\x12", varint(len(body)), body)
         else:

@@ -90,15 +90,15 @@ def test_a_page_of_2000_histograms_is_made_in_slices(monkeypatch: pytest.MonkeyP
     ]
     snapshot = Snapshot(0, 0, [MetricData("work", "histogram", "s", "", points, boundaries)])
     # The best of some: whatever else the machine does makes slices longer, never shorter.
-    for _ in range(5):
+    for _ in range(8):
         slices.clear()
         size = sum(map(len, render(context(lambda _pause: snapshot), OPENMETRICS)))
-        if max(slices) < 0.0025:
+        if max(slices) < 0.005:
             break
 
     assert size > 2_000_000
     assert len(slices) > 100
-    assert max(slices) < 0.0025
+    assert max(slices) < 0.005
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
