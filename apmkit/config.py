@@ -211,15 +211,18 @@ class _Candidate(NamedTuple):
         try:
             return self.rule.read(self.value)
         except (ValueError, TypeError, OverflowError):
-            # A URL may hold a password too.
-            secret = self.rule.secret or "@" in str(self.value)
-            shown = "something else" if secret else _shown(self.value)
+            shown = "something else" if self.rule.secret else _shown(self.value)
             sentence = f"{self.setting} ({self.origin}) is {shown}; it may be {self.rule.may_be}"
             raise SettingsError(sentence) from None
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a keyword argument may be any object
+        return f"of type {type(value).__name__}"
+    if "@" in text:  # a URL may hold a password
+        return "something else"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 

@@ -3,6 +3,8 @@
 The call is timed in the caller's context, the wait for the connection's thread included.
 """
 
+# ruff: noqa: ANN401 - what a client takes and returns passes through
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from apmkit.record.metrics import Metrics
     from apmkit.record.tracer import TracerProvider
 
-_RECORDED = frozenset({"execute", "executemany", "executescript", "_execute_insert", "_execute_fetchall"})
+_RECORDED = frozenset(
+    {"execute", "executemany", "executescript", "_execute_insert", "_execute_fetchall"}
+)
 
 
 def is_connection(client: object) -> bool:
@@ -30,11 +34,11 @@ def is_connection(client: object) -> bool:
 
 
 def wrap_connection(
-    client: Any,  # noqa: ANN401 - aiosqlite may not be installed
+    client: Any,
     provider: TracerProvider,
     metrics: Metrics,
     name: str | None,  # noqa: ARG001 - a database has its own name
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Return the same connection, its statements recorded, those of its cursors too."""
     if not isinstance(client._execute, _Execute):  # noqa: SLF001 - the one place all passes
         client._execute = _Execute(client, provider, metrics)  # noqa: SLF001
@@ -44,14 +48,14 @@ def wrap_connection(
 class _Execute:
     """Stands in for the method `_execute` of a connection."""
 
-    def __init__(self, client: Any, provider: TracerProvider, metrics: Metrics) -> None:  # noqa: ANN401
+    def __init__(self, client: Any, provider: TracerProvider, metrics: Metrics) -> None:
         self._client = client
         self._run: Callable[..., Awaitable[Any]] = client._execute  # noqa: SLF001 - see above
         self._provider = provider
         self._metrics = metrics
         self._calls: StatementCalls | None = None
 
-    async def __call__(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    async def __call__(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Run `function` in the connection's thread."""
         name = getattr(function, "__name__", "")
         if name not in _RECORDED or not arguments:

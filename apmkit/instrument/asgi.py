@@ -99,7 +99,7 @@ class Instrumented:
     """
 
     def __init__(self, app: Application, server: ServerInstrumentation) -> None:
-        self.app: Application = guarantee_single_callable(app)
+        self.app: Application = guarantee_single_callable(app)  # type: ignore[no-untyped-call]
         self.server = server
         self._recorded_elsewhere = recorded_elsewhere(app)
 
@@ -134,8 +134,9 @@ class Instrumented:
             if self._recorded_elsewhere or (before and _in_server_span(before, scope)):
                 return None
             exchange = kind(server, scope, send)
-            around = before if exchange.baggage is None else exchange.baggage
-            set_context(Context({**around, SPAN_KEY: exchange.span}))
+            around = exchange.baggage or before
+            current = {SPAN_KEY: exchange.span}
+            set_context(Context({**around, **current} if around else current))
         except Exception as error:  # noqa: BLE001 - the request goes on without a span
             server.faults.internal("asgi.begin", error)
             return None

@@ -1,5 +1,7 @@
 """Caches: cachetools and other mappings, and any object with get, set and delete."""
 
+# ruff: noqa: ANN401 - what a client takes and returns passes through
+
 from __future__ import annotations
 
 from collections.abc import MutableMapping
@@ -30,13 +32,15 @@ def is_get_set_delete(client: object) -> bool:
     return all(callable(getattr(client, name, None)) for name in ("get", "set", "delete"))
 
 
-def wrap_mapping(client: Any, provider: TracerProvider, metrics: Metrics, name: str | None) -> CachedMapping:  # noqa: ANN401
+def wrap_mapping(
+    client: Any, provider: TracerProvider, metrics: Metrics, name: str | None
+) -> CachedMapping:
     """Return a mapping whose lookups are recorded as hits and misses."""
     return CachedMapping(client, _calls(client, provider, metrics, name, "memory"))
 
 
 def wrap_get_set_delete(
-    client: Any,  # noqa: ANN401
+    client: Any,
     provider: TracerProvider,
     metrics: Metrics,
     name: str | None,
@@ -49,7 +53,9 @@ def _calls(
     client: object, provider: TracerProvider, metrics: Metrics, name: str | None, tier: str | None
 ) -> CacheCalls:
     name = name or type(client).__name__
-    return shared(provider, ("cache", name, tier), lambda: CacheCalls(provider, metrics, name, tier))
+    return shared(
+        provider, ("cache", name, tier), lambda: CacheCalls(provider, metrics, name, tier)
+    )
 
 
 class CachedMapping(Proxy):
@@ -69,18 +75,18 @@ class CachedMapping(Proxy):
     _set: Call
     _delete: Call
 
-    def __init__(self, wrapped: object, calls: CacheCalls) -> None:
+    def __init__(self, wrapped: Any, calls: CacheCalls) -> None:
         super().__init__(wrapped)
         own = object.__setattr__
         own(self, "_calls", calls)
-        own(self, "_get", wrapped.get)  # type: ignore[attr-defined]  # a mapping
-        own(self, "_getitem", wrapped.__getitem__)  # type: ignore[attr-defined]  # a mapping
+        own(self, "_get", wrapped.get)
+        own(self, "_getitem", wrapped.__getitem__)
         own(self, "_hit", calls["get", True])
         own(self, "_miss", calls["get", False])
         own(self, "_set", calls["set", None])
         own(self, "_delete", calls["delete", None])
 
-    def get(self, key: Any, default: Any = None) -> Any:  # noqa: ANN401 - passes through
+    def get(self, key: Any, default: Any = None) -> Any:
         """Look up `key`."""
         start = now()
         try:
@@ -98,7 +104,7 @@ class CachedMapping(Proxy):
             self._calls.faults.internal("cache", fault)
         return default if value is _ABSENT else value
 
-    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - passes through
+    def __getitem__(self, key: Any) -> Any:
         """Look up `key`; KeyError is a miss."""
         start = now()
         try:
@@ -123,19 +129,19 @@ class CachedMapping(Proxy):
         self._record(self._calls["contains", found], start)
         return found
 
-    def __setitem__(self, key: Any, value: Any) -> None:  # noqa: ANN401 - passes through
+    def __setitem__(self, key: Any, value: Any) -> None:
         """Store `value`."""
         self._measure(self._set, self.__wrapped__.__setitem__, key, value)
 
-    def setdefault(self, key: Any, default: Any = None) -> Any:  # noqa: ANN401 - passes through
+    def setdefault(self, key: Any, default: Any = None) -> Any:
         """Store `default` unless there is a value; return what is stored then."""
         return self._measure(self._set, self.__wrapped__.setdefault, key, default)
 
-    def __delitem__(self, key: Any) -> None:  # noqa: ANN401 - passes through
+    def __delitem__(self, key: Any) -> None:
         """Delete `key`."""
         self._measure(self._delete, self.__wrapped__.__delitem__, key)
 
-    def pop(self, key: Any, *default: Any) -> Any:  # noqa: ANN401 - passes through
+    def pop(self, key: Any, *default: Any) -> Any:
         """Delete `key` and return its value."""
         return self._measure(self._delete, self.__wrapped__.pop, key, *default)
 
@@ -145,17 +151,18 @@ class CachedMapping(Proxy):
 
     def __reversed__(self) -> Iterator[Any]:
         """Iterate over the keys from the end, where the mapping can."""
-        return reversed(self.__wrapped__)
+        found: Iterator[Any] = reversed(self.__wrapped__)
+        return found
 
     def __len__(self) -> int:
         """Return how many keys there are."""
         return len(self.__wrapped__)
 
-    def __or__(self, other: Any) -> Any:  # noqa: ANN401 - passes through
+    def __or__(self, other: Any) -> Any:
         """Merge, where the mapping can."""
         return self.__wrapped__ | other
 
-    def _measure(self, call: Call, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    def _measure(self, call: Call, function: Callable[..., Any], *arguments: Any) -> Any:
         start = now()
         try:
             result = function(*arguments)
@@ -186,26 +193,32 @@ class CacheClient(Proxy):
 
     _calls: CacheCalls
 
-    def __init__(self, wrapped: object, calls: CacheCalls) -> None:
+    def __init__(self, wrapped: Any, calls: CacheCalls) -> None:
         super().__init__(wrapped)
         object.__setattr__(self, "_calls", calls)
 
-    def get(self, key: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def get(self, key: Any, *arguments: Any, **options: Any) -> Any:
         """Look up `key`."""
         default = arguments[0] if arguments else options.get("default")
         return self._measure("get", default, self.__wrapped__.get, key, *arguments, **options)
 
-    def set(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def set(self, *arguments: Any, **options: Any) -> Any:
         """Store a value."""
         return self._measure("set", None, self.__wrapped__.set, *arguments, **options)
 
-    def delete(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def delete(self, *arguments: Any, **options: Any) -> Any:
         """Delete a key."""
         return self._measure("delete", None, self.__wrapped__.delete, *arguments, **options)
 
     def _measure(
-        self, operation: str, default: Any, function: Callable[..., Any], *arguments: Any, **options: Any  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        self,
+        operation: str,
+        default: Any,
+        function: Callable[..., Any],
+        /,
+        *arguments: Any,
+        **options: Any,
+    ) -> Any:
         start = now()
         try:
             result = function(*arguments, **options)
@@ -217,7 +230,7 @@ class CacheClient(Proxy):
         self._record(operation, _is_hit(operation, result, default), start)
         return result
 
-    async def _awaited(self, operation: str, default: Any, result: Any) -> Any:  # noqa: ANN401
+    async def _awaited(self, operation: str, default: Any, result: Any) -> Any:
         start = now()
         try:
             value = await result
@@ -228,7 +241,11 @@ class CacheClient(Proxy):
         return value
 
     def _record(
-        self, operation: str, hit: bool | None, start: int, error: BaseException | None = None  # noqa: FBT001
+        self,
+        operation: str,
+        hit: bool | None,  # noqa: FBT001 - one of the two keys of a call
+        start: int,
+        error: BaseException | None = None,
     ) -> None:
         end = now()
         try:

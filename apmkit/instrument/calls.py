@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from apmkit.instrument.kept import CacheCalls, StatementCalls, database_call, database_histogram, shared
+from apmkit.instrument.kept import (
+    CacheCalls,
+    StatementCalls,
+    database_call,
+    database_histogram,
+    shared,
+)
 from apmkit.record.call import record_call
 from apmkit.record.clock import now
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from apmkit.record.call import Call
     from apmkit.record.metrics import Metrics
     from apmkit.record.tracer import TracerProvider
-
-BlockType = TypeVar("BlockType", bound="_Block")
 
 
 class _Block:
@@ -32,13 +38,16 @@ class _Block:
         """Return the call that the block was."""
         raise NotImplementedError
 
-    def __enter__(self: BlockType) -> BlockType:
+    def __enter__(self) -> Self:
         """Start the clock."""
         self._start = now()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         """Record the call."""
         end = now()
@@ -47,12 +56,15 @@ class _Block:
         except Exception as fault:  # noqa: BLE001 - the agent never raises into the application
             self._provider.faults.internal("recorded block", fault)
 
-    async def __aenter__(self: BlockType) -> BlockType:
+    async def __aenter__(self) -> Self:
         """Do as `with` does."""
         return self.__enter__()
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         """Do as `with` does."""
         self.__exit__(kind, error, tb)

@@ -52,7 +52,9 @@ class HeaderCapture:
             values = found.setdefault(name.decode("latin-1"), [])
             assert isinstance(values, list)  # noqa: S101 - the type above is the library's
             values.append(decoded(value))
-        span.set_attributes(self._sanitize.sanitize_header_values(found, wanted, normalise))
+        captured = self._sanitize.sanitize_header_values(found, wanted, normalise)
+        # Not by `set_attribute`: the span is described once it has ended.
+        span.attributes = {**captured, **(span.attributes or {})}
 
 
 def decoded(value: bytes) -> str:

@@ -1,5 +1,7 @@
 """Connections of any PEP 249 module, as proxies; those of sqlite3 are in `sqlite`."""
 
+# ruff: noqa: ANN401 - what a client takes and returns passes through
+
 from __future__ import annotations
 
 import inspect
@@ -88,7 +90,7 @@ def _describe(client: object) -> dict[str, AttributeValue]:
     return found
 
 
-def sqlite_name(connection: Any) -> str | None:  # noqa: ANN401 - any SQLite module's
+def sqlite_name(connection: Any) -> str | None:
     """Return the name of the main database's file; None in memory, or in another thread."""
     try:
         cursor = connection.cursor()
@@ -116,30 +118,30 @@ class TracedConnection(Proxy):
         super().__init__(wrapped)
         object.__setattr__(self, "_calls", calls)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - passes through
+    def __getattr__(self, name: str) -> Any:
         """Return what the connection has; its shortcuts are recorded."""
         found = getattr(self.__wrapped__, name)
         if name in _SHORTCUTS and callable(found):
             return self._shortcut(found, name)
         return found
 
-    def cursor(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
         """Return a cursor whose statements are recorded."""
         return TracedCursor(self.__wrapped__.cursor(*arguments, **options), self._calls)
 
-    def __enter__(self) -> Any:  # noqa: ANN401 - some modules return a cursor
+    def __enter__(self) -> Any:
         """Enter as the connection does."""
         entered = self.__wrapped__.__enter__()
         if entered is self.__wrapped__:
             return self
         return TracedCursor(entered, self._calls) if hasattr(entered, "execute") else entered
 
-    def __exit__(self, *error: object) -> Any:  # noqa: ANN401 - passes through
+    def __exit__(self, *error: object) -> Any:
         """Exit as the connection does."""
         return self.__wrapped__.__exit__(*error)
 
     def _shortcut(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def traced(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+        def traced(*arguments: Any, **options: Any) -> Any:
             result = measure(self._calls, function, name, arguments, options)
             if result is self.__wrapped__:
                 return self
@@ -162,27 +164,27 @@ class TracedCursor(Proxy):
         super().__init__(wrapped)
         object.__setattr__(self, "_calls", calls)
 
-    def execute(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def execute(self, *arguments: Any, **options: Any) -> Any:
         """Execute a statement."""
         return self._measure("execute", arguments, options)
 
-    def executemany(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def executemany(self, *arguments: Any, **options: Any) -> Any:
         """Execute a statement for each set of parameters."""
         return self._measure("executemany", arguments, options)
 
-    def callproc(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def callproc(self, *arguments: Any, **options: Any) -> Any:
         """Call a stored procedure."""
         return self._measure("callproc", arguments, options)
 
-    def fetchone(self) -> Any:  # noqa: ANN401 - passes through
+    def fetchone(self) -> Any:
         """Fetch the next row."""
         return self.__wrapped__.fetchone()
 
-    def fetchmany(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def fetchmany(self, *arguments: Any, **options: Any) -> Any:
         """Fetch the next rows."""
         return self.__wrapped__.fetchmany(*arguments, **options)
 
-    def fetchall(self) -> Any:  # noqa: ANN401 - passes through
+    def fetchall(self) -> Any:
         """Fetch the remaining rows."""
         return self.__wrapped__.fetchall()
 
@@ -190,20 +192,20 @@ class TracedCursor(Proxy):
         """Iterate over the rows."""
         return iter(self.__wrapped__)
 
-    def __next__(self) -> Any:  # noqa: ANN401 - passes through
+    def __next__(self) -> Any:
         """Fetch the next row."""
         return next(self.__wrapped__)
 
-    def __enter__(self) -> TracedCursor:
+    def __enter__(self) -> Any:
         """Enter as the cursor does."""
         self.__wrapped__.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> Any:  # noqa: ANN401 - passes through
+    def __exit__(self, *error: object) -> Any:
         """Exit as the cursor does."""
         return self.__wrapped__.__exit__(*error)
 
-    def _measure(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _measure(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         function = getattr(self.__wrapped__, name)
         result = measure(self._calls, function, name, arguments, options)
         return self if result is self.__wrapped__ else result
@@ -215,7 +217,7 @@ def measure(
     name: str,
     arguments: tuple[Any, ...],
     options: dict[str, Any],
-) -> Any:  # noqa: ANN401 - passes through
+) -> Any:
     """Call a cursor's or connection's method and record it."""
     start = now()
     try:

@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from apmkit.instrument.capture import Headers
     from apmkit.instrument.http_metrics import Key, RequestSeries
     from apmkit.instrument.asgi import Message, Scope, Send, ServerInstrumentation
-    from apmkit.record.metrics import Exemplar
     from apmkit.record.span import Span
 
 _SERVER = SpanKind.SERVER
 _REPEATABLE = (list, tuple)
 _SERVER_ERROR = 500
-_BACKGROUND = 1_000_000
+_BACKGROUND = 10_000_000
 """Nanoseconds of work after the response that make it a background task."""
 
 _MAX_PEERS = 1_024
@@ -51,6 +50,7 @@ class Exchange:
     baggage: Context | None = None
     body_size = 0
     counts_as_active = True
+    duration = 0
     ended = 0
     error: BaseException | None = None
     event_stream = False
@@ -59,7 +59,9 @@ class Exchange:
     outcome: str | None = None
     request_size: bytes | None = None
     response_headers: Headers = ()
+    sent = 0
     series: RequestSeries | None = None
+    server_error = False
     status = 0
     streamed = False
     trailers = False
@@ -108,6 +110,8 @@ class Exchange:
                 if type(headers) not in _REPEATABLE:
                     headers = message["headers"] = list(headers)
                 self.response_headers = headers
+                if self.status >= _SERVER_ERROR:
+                    self.server_error = True
             elif kind == "http.response.trailers" and not message.get("more_trailers", False):
                 return self._send_last(message)
         except Exception as error:  # noqa: BLE001 - the server says what is wrong with a message
@@ -122,7 +126,12 @@ class Exchange:
 
     async def _send_last(self, message: Message) -> None:
         await self.inner(message)
-        self.end(clock.now())
+        now = clock.now()
+        if self.server_error:
+            # The exception that this answers may still be on its way out of the application.
+            self.sent = now
+        else:
+            self.end(now)
 
     def raised(self, error: BaseException) -> None:
         """Note what the application raised, after its response or instead of it."""
@@ -140,9 +149,10 @@ class Exchange:
         try:
             now = clock.now()
             if not self.ended:
-                if self.error is None and self.outcome is None:
+                if self.error is None and self.outcome is None and not self.sent:
                     self.outcome = "disconnected" if self.status else "no response"
-                self.end(now)
+                self.end(self.sent or now)
+                self.error = None  # its traceback refers to this request
             elif self.background is not None or now - self.ended > _BACKGROUND:
                 self.follow().end()
             # The span and the exchange refer to each other; nothing here is to wait for the
@@ -165,7 +175,7 @@ class Exchange:
             failed = self.error is not None or status >= _SERVER_ERROR
             error_type = None
             if failed:
-                error_type = str(status) if status >= _SERVER_ERROR else qualified_name(type(self.error))
+                error_type = str(int(status)) if status >= _SERVER_ERROR else qualified_name(type(self.error))
             self.key = key = (
                 route_template(self.scope),
                 self.method,
@@ -178,25 +188,26 @@ class Exchange:
             self.series = series = metrics.by_key.get(key) or metrics.new_series(key)
             # An event stream lasts until somebody leaves; how long a request takes is, for it,
             # the time until it starts.
-            duration = (self.first_byte if self.event_stream else now) - span.start
+            self.duration = duration = (self.first_byte if self.event_stream else now) - span.start
             series.observe(duration * 1e-9, self.body_size)
             if self.request_size is not None or self.streamed:
-                self._observe_rare(now)
+                self._observe_rare(key, now)
             if not span.trace.ended:  # an application may have ended its request's span itself
                 server.provider.end_root(span, error=failed, slow=duration > series.slow_after)
             span.trace.follower = self
         except Exception as error:  # noqa: BLE001 - the response is out; nothing may follow
+            self.server.provider.open.pop(span, None)
             self.server.faults.internal("asgi.end", error)
 
-    def _observe_rare(self, now: int) -> None:
+    def _observe_rare(self, key: Key, now: int) -> None:
         metrics = self.server.metrics
         if self.request_size is not None:
             try:
-                metrics.observe_request_size(self.key, int(self.request_size))
+                metrics.observe_request_size(key, int(self.request_size))
             except ValueError:
                 self.server.faults.malformed("content-length")
         if self.streamed:
-            labels = metrics.labels(self.key)
+            labels = metrics.labels(key)
             metrics.first_byte.observe((self.first_byte - self.span.start) * 1e-9, labels)
             if self.event_stream:
                 metrics.stream.observe((now - self.span.start) * 1e-9, labels)
@@ -212,11 +223,6 @@ class Exchange:
             self.background = span
         return self.background
 
-    def attach_exemplar(self, exemplar: Exemplar) -> None:
-        """Give the request's series the kept trace as their example."""
-        if self.series is not None:
-            self.series.duration.attach_exemplar(exemplar)
-
     def _name(self) -> str:
         if self.series is not None:
             return self.series.name
@@ -227,6 +233,10 @@ class Exchange:
     def describe(self, span: Span) -> None:
         """Name the span and give it the attributes of the semantic conventions."""
         series = self.series
+        if series is not None and self.ended:
+            time = self.ended + clock.wall_offset()
+            value = self.duration * 1e-9
+            series.duration.attach_exemplar((value, time, span.trace.trace_id, span.span_id))
         own = span.attributes
         # A name or an attribute that the application has set itself wins.
         if series is None or span.name != self.method or (own and series.attributes.keys() & own):
@@ -246,7 +256,8 @@ class Exchange:
             ended, span.end_time = span.end_time, 0
             if self.error is not None:
                 span.fail(self.error)
-            span.set_status(StatusCode.ERROR)
+            else:
+                span.set_status(StatusCode.ERROR)
             span.end_time = ended
 
     def _shared_attributes(self) -> dict[str, Any]:
@@ -259,14 +270,15 @@ class Exchange:
 
     def _attributes(self) -> dict[str, Any]:
         scope = self.scope
-        found: dict[str, Any] = {"url.path": self.path}
+        found: dict[str, Any] = {"url.path": self.path} if self.path else {}
         if scope.get("method", self.method) != self.method:
             found["http.request.method_original"] = scope["method"]
         if scope.get("query_string"):
             found["url.query"] = decoded(scope["query_string"])
-        if self.first_byte:
-            found["apmkit.http.time_to_first_byte"] = (self.first_byte - self.span.start) * 1e-9
+        if self.status:
             found["http.response.body.size"] = self.body_size
+        if self.streamed:  # for any other response it is the duration
+            found["apmkit.http.time_to_first_byte"] = (self.first_byte - self.span.start) * 1e-9
         if self.outcome is not None:
             found["apmkit.http.outcome"] = self.outcome
         return found

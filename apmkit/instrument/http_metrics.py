@@ -102,7 +102,7 @@ class HttpMetrics:
         duration, size = self._duration.bind(labels), self._response_size.bind(labels)
         series = RequestSeries(key, labels, duration, size)
         # Once the metric overflows every new key gives the same series: keep none of them.
-        if self._duration.overflow is None:
+        if not self._duration.overflowing:
             self.by_key[key] = series
         return series
 
@@ -119,7 +119,7 @@ class HttpMetrics:
         if route is not None:
             labels["http.route"] = route
         if status:
-            labels["http.response.status_code"] = status
+            labels["http.response.status_code"] = int(status)  # frameworks pass `HTTPStatus` on
         if error is not None:
             labels["error.type"] = error
         return labels

@@ -1,13 +1,21 @@
-"""The calls of a database or a cache: made once for what looks alike, kept for all clients of it."""
+"""The calls of a database or a cache: made once for what looks alike, kept for all its clients."""
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry.trace import SpanKind
 
-from apmkit.instrument.statement import MAX_LENGTH, Statement, describe, first_keyword, load_tokenizer, mask
+from apmkit.instrument.statement import (
+    MAX_LENGTH,
+    Statement,
+    describe,
+    first_keyword,
+    load_tokenizer,
+    mask,
+)
 from apmkit.record.call import Call, record_call
 from apmkit.record.clock import now
 from apmkit.record.metrics import CACHE_DURATION_BOUNDARIES, DATABASE_DURATION_BOUNDARIES
@@ -68,9 +76,6 @@ class StatementCalls(dict[object, Call]):
         provider: takes calls that are made outside every trace.
         metrics: where their durations go.
         attributes: of the database: `db.system.name`, `db.namespace`, `server.address`.
-
-    Attributes:
-        other: the call of what is not text.
     """
 
     def __init__(
@@ -85,7 +90,11 @@ class StatementCalls(dict[object, Call]):
         self._system = str(attributes["db.system.name"])
         self._by_text: dict[str, Call] = {}
         self._by_operation: dict[str, Call] = {}
-        self.other = self._make(Statement(""))
+
+    @cached_property
+    def other(self) -> Call:
+        """The call of what is not text, or does not start as a statement does."""
+        return self._make(Statement(""))
 
     def __missing__(self, statement: object) -> Call:
         """Return the call of a statement that was not seen lately."""
@@ -98,13 +107,15 @@ class StatementCalls(dict[object, Call]):
         text = mask(statement, self._system)
         call = self._by_text.get(text)
         if call is None:
-            if len(self._by_text) >= MAX_STATEMENTS:
-                return self._over(text)
-            call = self._by_text.setdefault(text, self._make(describe(text, self._system)))
+            if len(self._by_text) < MAX_STATEMENTS:
+                call = self._by_text.setdefault(text, self._make(describe(text, self._system)))
+            else:
+                call = self._over(text)
         # Statements with their literals in them are ever new: forget them, the calls stay.
         if len(self) >= MAX_STATEMENTS:
             self.clear()
-        self[str(statement)] = call
+        if type(statement) is str:
+            self[statement] = call
         return call
 
     def of(self, statement: object) -> Call:
@@ -112,7 +123,7 @@ class StatementCalls(dict[object, Call]):
         try:
             return self[statement]
         except TypeError:
-            return self.other
+            return self.__missing__(statement)
 
     def failed(
         self,
@@ -157,7 +168,9 @@ def database_call(
     """Return a call with the name and the labels that the semantic conventions give it."""
     found = {key: value for key, value in attributes.items() if value is not None and value != ""}
     operation, collection = found.get("db.operation.name"), found.get("db.collection.name")
-    name = found.get("db.query.summary") or " ".join(str(part) for part in (operation, collection) if part)
+    name = found.get("db.query.summary") or " ".join(
+        str(part) for part in (operation, collection) if part
+    )
     return Call(
         provider,
         histogram,
@@ -202,7 +215,10 @@ class CacheCalls(dict["tuple[str, bool | None]", Call]):
         self.provider = provider
         self.faults = provider.faults
         self._histogram = metrics.histogram(
-            "cache.client.operation.duration", "s", "Duration of cache operations.", CACHE_DURATION_BOUNDARIES
+            "cache.client.operation.duration",
+            "s",
+            "Duration of cache operations.",
+            CACHE_DURATION_BOUNDARIES,
         )
         self._name = name
         self._tier = tier
@@ -218,7 +234,9 @@ class CacheCalls(dict["tuple[str, bool | None]", Call]):
         if self._tier is not None:
             labels["cache.tier"] = self._tier
         kind = SpanKind.CLIENT if self._tier == "remote" else SpanKind.INTERNAL
-        call = Call(self.provider, self._histogram, f"{operation} {self._name}", labels, labels, kind)
+        call = Call(
+            self.provider, self._histogram, f"{operation} {self._name}", labels, labels, kind
+        )
         if len(self) < MAX_OPERATIONS + 3:  # the three of _OTHER
             call = self.setdefault((operation, hit), call)
         return call

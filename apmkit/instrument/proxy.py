@@ -1,5 +1,7 @@
 """A stand-in that behaves as the object it wraps, for clients that cannot be changed in place."""
 
+# ruff: noqa: ANN401 - what a client takes and returns passes through
+
 from __future__ import annotations
 
 import copy
@@ -13,7 +15,7 @@ class Proxy:
     need `proxy.__wrapped__`.
     """
 
-    __slots__ = ("__wrapped__", "__weakref__")
+    __slots__ = ("__weakref__", "__wrapped__")
 
     __wrapped__: Any
 
@@ -25,7 +27,7 @@ class Proxy:
         """The class of the wrapped object."""
         return type(self.__wrapped__)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - passes through
+    def __getattr__(self, name: str) -> Any:
         """Return what the proxy does not have itself."""
         return getattr(self.__wrapped__, name)
 
@@ -47,22 +49,22 @@ class Proxy:
 
     def __eq__(self, other: object) -> bool:
         """Compare the wrapped objects."""
-        result: bool = self.__wrapped__ == (other.__wrapped__ if is_proxy(other) else other)
+        result: bool = self.__wrapped__ == unwrapped(other)
         return result
 
     def __hash__(self) -> int:
         """Return the hash of the wrapped object."""
         return hash(self.__wrapped__)
 
-    def __copy__(self) -> Any:  # noqa: ANN401 - passes through
+    def __copy__(self) -> Any:
         """Return a copy of the wrapped object, which is not recorded."""
         return copy.copy(self.__wrapped__)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:  # noqa: ANN401 - passes through
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Return a deep copy of the wrapped object, which is not recorded."""
         return copy.deepcopy(self.__wrapped__, memo)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:  # noqa: ANN401 - passes through
+    def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle the wrapped object."""
         return self.__wrapped__.__reduce_ex__(protocol)
 
@@ -72,6 +74,6 @@ def is_proxy(client: object) -> bool:
     return issubclass(type(client), Proxy)
 
 
-def unwrapped(client: Any) -> Any:  # noqa: ANN401 - passes through
+def unwrapped(client: Any) -> Any:
     """Return what a proxy wraps, and anything else as it is."""
     return client.__wrapped__ if is_proxy(client) else client

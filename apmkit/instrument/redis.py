@@ -1,4 +1,6 @@
-"""Clients of redis-py, plain and asyncio: `execute_command` and `pipeline` are replaced in place."""
+"""Clients of redis-py, plain and asyncio: `execute_command` and `pipeline` replaced in place."""
+
+# ruff: noqa: ANN401 - what a client takes and returns passes through
 
 from __future__ import annotations
 
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
 _MAX_COMMANDS = 500
 _NAME = re.compile(r"[A-Z][A-Z0-9._]{0,31}")
 # Commands of two words; with others the second word may be a key.
-_CONTAINERS = frozenset(
+_OF_TWO_WORDS = (
     "ACL CLIENT CLUSTER COMMAND CONFIG DEBUG FUNCTION LATENCY MEMORY MODULE OBJECT PUBSUB SCRIPT"
-    " SENTINEL SLOWLOG XGROUP XINFO".split()
+    " SENTINEL SLOWLOG XGROUP XINFO"
 )
+_CONTAINERS = frozenset(_OF_TWO_WORDS.split())
 _LOOKUPS = frozenset({"GET", "GETDEL", "GETEX", "HGET", "HMGET", "MGET"})
 _CACHE_OPERATIONS = {
     **dict.fromkeys(_LOOKUPS, "get"),
@@ -44,11 +47,11 @@ def is_client(client: object) -> bool:
 
 
 def wrap_client(
-    client: Any,  # noqa: ANN401 - redis may not be installed
+    client: Any,
     provider: TracerProvider,
     metrics: Metrics,
     name: str | None,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Return the same client, its commands and pipelines recorded.
 
     Args:
@@ -72,7 +75,7 @@ def wrap_client(
     return client
 
 
-def _describe(client: Any) -> dict[str, AttributeValue]:  # noqa: ANN401
+def _describe(client: Any) -> dict[str, AttributeValue]:
     settings = getattr(getattr(client, "connection_pool", None), "connection_kwargs", {})
     found: dict[str, AttributeValue] = {"db.system.name": "redis"}
     if "path" in settings:
@@ -85,16 +88,20 @@ def _describe(client: Any) -> dict[str, AttributeValue]:  # noqa: ANN401
     return found
 
 
-class Command(NamedTuple):
-    """The calls of one command."""
+class Outcome(NamedTuple):
+    """What is recorded: the call, and the observation of the cache that Redis is, if it is one."""
 
     call: Call
-    hit: Call
-    miss: Call
-    lookup: bool
     cache: HistogramSeries | None
-    cache_hit: HistogramSeries | None
-    cache_miss: HistogramSeries | None
+
+
+class Command(NamedTuple):
+    """The outcomes of one command."""
+
+    lookup: bool
+    plain: Outcome
+    hit: Outcome
+    miss: Outcome
 
 
 class Commands(dict[object, Command]):
@@ -131,19 +138,22 @@ class Commands(dict[object, Command]):
         return self.setdefault(command, self._make(name))
 
     def record(
-        self, command: object, start: int, end: int, result: object, error: BaseException | None = None
+        self,
+        command: object,
+        start: int,
+        end: int,
+        result: object,
+        error: BaseException | None = None,
     ) -> None:
         """Record a command that has ended."""
         try:
             found = self[command]
-            call, series = found.call, found.cache
+            outcome = found.plain
             if found.lookup and error is None:
-                hit = _found(result)
-                call = found.hit if hit else found.miss
-                series = found.cache_hit if hit else found.cache_miss
-            record_call(call, start, end, error)
-            if series is not None:
-                series.observe((end - start) * 1e-9)
+                outcome = found.hit if _found(result) else found.miss
+            record_call(outcome.call, start, end, error)
+            if outcome.cache is not None:
+                outcome.cache.observe((end - start) * 1e-9)
         except Exception as fault:  # noqa: BLE001 - the agent never raises into the application
             self.faults.internal("redis command", fault)
 
@@ -151,25 +161,26 @@ class Commands(dict[object, Command]):
         """Record a pipeline that has ended just now."""
         end = now()
         try:
-            record_call(self.pipeline.call, start, end, error, {"db.operation.batch.size": size})
+            record_call(
+                self.pipeline.plain.call, start, end, error, {"db.operation.batch.size": size}
+            )
         except Exception as fault:  # noqa: BLE001 - the agent never raises into the application
             self.faults.internal("redis pipeline", fault)
 
     def _make(self, name: str) -> Command:
-        operation = _CACHE_OPERATIONS.get(name) if self._cache is not None else None
-        series = (
-            [self._cache[operation, hit].series for hit in (None, True, False)]
-            if self._cache is not None and operation is not None
-            else [None, None, None]
-        )
-        calls = [self._call(name, hit) for hit in (None, True, False)]
-        return Command(*calls, name in _LOOKUPS, *series)
+        plain, hit, miss = (self._outcome(name, hit) for hit in (None, True, False))
+        return Command(name in _LOOKUPS, plain, hit, miss)
 
-    def _call(self, name: str, hit: bool | None) -> Call:  # noqa: FBT001
+    def _outcome(self, name: str, hit: bool | None) -> Outcome:  # noqa: FBT001 - a key of the cache
         found: dict[str, AttributeValue | None] = {**self._attributes, "db.operation.name": name}
         if hit is not None:
             found["cache.hit"] = hit
-        return database_call(self._provider, self._histogram, found)
+        operation = _CACHE_OPERATIONS.get(name)
+        cached = self._cache is not None and operation is not None
+        return Outcome(
+            database_call(self._provider, self._histogram, found),
+            self._cache[operation, hit].series if cached else None,  # type: ignore[index]  # as said
+        )
 
 
 class _Execute:
@@ -179,7 +190,7 @@ class _Execute:
         self._execute = execute
         self._commands = commands
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Execute a command."""
         command = arguments[0] if arguments else None
         start = now()
@@ -193,7 +204,7 @@ class _Execute:
         self._commands.record(command, start, now(), result)
         return result
 
-    async def _awaited(self, command: object, result: Any) -> Any:  # noqa: ANN401
+    async def _awaited(self, command: object, result: Any) -> Any:
         start = now()
         try:
             value = await result
@@ -204,11 +215,11 @@ class _Execute:
         return value
 
 
-def _traced_pipeline(pipeline: Any, commands: Commands) -> Any:  # noqa: ANN401 - passes through
+def _traced_pipeline(pipeline: Any, commands: Commands) -> Any:
     """Have a pipeline's `execute` recorded as one call."""
     execute = pipeline.execute
 
-    def traced(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passes through
+    def traced(*arguments: Any, **options: Any) -> Any:
         size = len(pipeline)
         if not size:
             return execute(*arguments, **options)
@@ -223,7 +234,7 @@ def _traced_pipeline(pipeline: Any, commands: Commands) -> Any:  # noqa: ANN401 
         commands.record_pipeline(size, start)
         return result
 
-    async def awaited(size: int, result: Any) -> Any:  # noqa: ANN401 - passes through
+    async def awaited(size: int, result: Any) -> Any:
         start = now()
         try:
             value = await result

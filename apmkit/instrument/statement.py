@@ -29,21 +29,28 @@ _DIALECTS = {
     "microsoft.sql_server": "tsql",
 }
 
-_VERBS = frozenset(
+_STATEMENTS = (
     "ALTER ANALYZE ATTACH BEGIN CALL COMMENT COMMIT COPY CREATE DEALLOCATE DECLARE DELETE DESCRIBE"
     " DETACH DO DROP EXEC EXECUTE EXPLAIN FETCH GRANT INSERT KILL LISTEN LOAD LOCK MERGE NOTIFY"
-    " OPTIMIZE PRAGMA PREPARE REFRESH REINDEX RELEASE RENAME REPLACE RESET REVOKE ROLLBACK SAVEPOINT"
-    " SELECT SET SHOW START TRUNCATE UNLISTEN UPDATE USE VACUUM VALUES".split()
+    " OPTIMIZE PRAGMA PREPARE REFRESH REINDEX RELEASE RENAME REPLACE RESET REVOKE ROLLBACK"
+    " SAVEPOINT SELECT SET SHOW START TRUNCATE UNLISTEN UPDATE USE VACUUM VALUES"
 )
+_VERBS = frozenset(_STATEMENTS.split())
 # Verbs that also occur inside a statement: in a subquery, a common table expression, EXPLAIN.
 _INNER_VERBS = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE"})
-_BEFORE_INNER_VERB = frozenset({"(", ")", "AS", "EXPLAIN", "ANALYZE", "PLAN", "MATERIALIZED", "BEGIN"})
+_BEFORE_INNER_VERB = frozenset(
+    {"(", ")", "AS", "EXPLAIN", "ANALYZE", "PLAN", "MATERIALIZED", "BEGIN"}
+)
 _DEFINING = frozenset({"CREATE", "ALTER", "DROP", "TRUNCATE"})
 _OBJECTS = frozenset({"TABLE", "VIEW", "INDEX", "TRIGGER", "SCHEMA", "DATABASE"})
-_BEFORE_NAME = frozenset({"ONLY", "LATERAL", "TABLE", "IF", "NOT", "EXISTS", "CONCURRENTLY", "OR",
-                          "IGNORE", "ROLLBACK", "ABORT", "FAIL", "REPLACE", "LOW_PRIORITY"})  # fmt: skip
-_END_OF_FROM = frozenset({"WHERE", "GROUP BY", "ORDER BY", "HAVING", "LIMIT", "WINDOW", "SET", "UNION",
-                          "INTERSECT", "EXCEPT", "RETURNING", "FOR", "OFFSET", "FETCH", "ON"})  # fmt: skip
+_BEFORE_NAME = frozenset(
+    {"ABORT", "CONCURRENTLY", "EXISTS", "FAIL", "IF", "IGNORE", "LATERAL", "LOW_PRIORITY", "NOT"}
+    | {"ONLY", "OR", "REPLACE", "ROLLBACK", "TABLE"}
+)
+_END_OF_FROM = frozenset(
+    {"EXCEPT", "FETCH", "FOR", "GROUP BY", "HAVING", "INTERSECT", "LIMIT", "OFFSET", "ON"}
+    | {"ORDER BY", "RETURNING", "SET", "UNION", "WHERE", "WINDOW"}
+)
 _FIRST_WORD = re.compile(r"[\s(;]*([A-Za-z]+)")
 _PROCEDURE = re.compile(r"\s*([\w.]+)")
 
@@ -82,10 +89,8 @@ _COLON_NUMBERED = r"(?<![\w\])\[?:]):\d+"
 
 
 def _pattern(comment: str, literals: Sequence[str], kept: Sequence[str]) -> re.Pattern[str]:
-    return re.compile(
-        f"(?P<comment>{comment})|(?P<literal>{'|'.join(literals)})|(?P<kept>{'|'.join([_NAME, *kept])})",
-        re.DOTALL,
-    )
+    literal, keep = "|".join(literals), "|".join([_NAME, *kept])
+    return re.compile(f"(?P<comment>{comment})|(?P<literal>{literal})|(?P<kept>{keep})", re.DOTALL)
 
 
 _SQLITE = _pattern(
@@ -180,7 +185,8 @@ class _Reader:
         self._texts = [str(getattr(token, "text", "")) for token in tokens]
         self._quoted = [_kind(token) == "IDENTIFIER" for token in tokens]
         self._words = [
-            "" if quoted else text.upper() for text, quoted in zip(self._texts, self._quoted, strict=True)
+            "" if quoted else text.upper()
+            for text, quoted in zip(self._texts, self._quoted, strict=True)
         ]
         self._parts: list[str] = []
         self._targets: list[str] = []
@@ -216,16 +222,14 @@ class _Reader:
         self._parts.append(word)
         if word == "UPDATE" or (word == "TRUNCATE" and self._word(index + 1) != "TABLE"):
             self._target(index + 1)
-        elif word in {"CALL", "EXEC", "EXECUTE"} and (
-            procedure := _PROCEDURE.match(self._texts[index + 1] if index + 1 < len(self._texts) else "")
-        ):
-            self._parts.append(procedure.group(1))
+        elif word in {"CALL", "EXEC", "EXECUTE"}:
+            # The tokenizer gives the rest of such a statement as one token.
+            procedure = _PROCEDURE.match("".join(self._texts[index + 1 : index + 2]))
+            self._parts += [procedure.group(1)] if procedure else []
 
     def _clause(self, index: int, word: str, before: str, level: _Level) -> None:
-        if word == "FROM" and before != "DISTINCT":
-            level.in_from = True
-            self._target(index + 1, functions=True)
-        elif word == "JOIN" or (word == "," and level.in_from):
+        opens = (word == "FROM" and before != "DISTINCT") or word == "JOIN"
+        if opens or (word == "," and level.in_from):
             level.in_from = True
             self._target(index + 1, functions=True)
         elif word == "INTO" or (word == "USING" and level.verb in {"MERGE", "DELETE"}):
@@ -238,7 +242,9 @@ class _Reader:
         before = self._word(index - 1)
         if index == 0 or before == ";":
             return True
-        if word not in _INNER_VERBS or (word in {"REPLACE", "INSERT"} and self._word(index + 1) == "("):
+        if word not in _INNER_VERBS or (
+            word in {"REPLACE", "INSERT"} and self._word(index + 1) == "("
+        ):
             return False
         return word == "SELECT" or before in _BEFORE_INNER_VERB
 
@@ -276,7 +282,7 @@ class _Reader:
         if index >= len(self._texts):
             return False
         text = self._texts[index]
-        return self._quoted[index] or bool(text) and (text[0].isalpha() or text[0] in "_#")
+        return self._quoted[index] or text[:1].isalpha() or text[:1] in {"_", "#"}
 
     def _word(self, index: int) -> str:
         return self._words[index] if 0 <= index < len(self._words) else ""
@@ -285,7 +291,9 @@ class _Reader:
         """Return operations and targets, cut between two of them."""
         parts = self._parts
         while parts and len(" ".join(parts)) > MAX_SUMMARY:
-            parts = parts[: max(1, len(parts) * 3 // 4)] if len(parts) > 1 else [parts[0][:MAX_SUMMARY]]
+            parts = (
+                parts[: max(1, len(parts) * 3 // 4)] if len(parts) > 1 else [parts[0][:MAX_SUMMARY]]
+            )
         return " ".join(parts) or None
 
     def operation(self) -> str | None:

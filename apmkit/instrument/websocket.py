@@ -68,12 +68,13 @@ class SocketExchange(Exchange):
         """Finish when the connection is over."""
         try:
             now = clock.now()
-            if self.status == _SWITCHING_PROTOCOLS:
+            if self.status == _SWITCHING_PROTOCOLS and self.key is not None:
                 seconds = (now - self.span.start) * 1e-9
                 self.server.metrics.stream.observe(seconds, self.server.metrics.labels(self.key))
             if not self.ended:
                 self.outcome = self.outcome or (None if self.error else "no response")
                 self.end(now)
+                self.error = None  # its traceback refers to this connection
             elif self.background is not None:
                 self.background.end()
             self.span.describer = None

@@ -1,5 +1,7 @@
 """Choosing the wrapper of a client, by looking at it; no library is imported for that."""
 
+# ruff: noqa: ANN401 - what a client takes and returns passes through
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -27,7 +29,9 @@ _WRAPPERS: list[tuple[Callable[[object], bool], Wrapper]] = [
 ]
 
 
-def wrap(client: Any, provider: TracerProvider, metrics: Metrics, *, name: str | None = None) -> Any:  # noqa: ANN401
+def wrap(
+    client: Any, provider: TracerProvider, metrics: Metrics, *, name: str | None = None
+) -> Any:
     """Return `client` with its calls recorded; a second time changes nothing.
 
     Args:
@@ -48,11 +52,11 @@ def wrap(client: Any, provider: TracerProvider, metrics: Metrics, *, name: str |
     if is_proxy(client):
         return client
     for fits, wrapper in _WRAPPERS:
-        if fits(client):
+        if not isinstance(client, type) and fits(client):
             return wrapper(client, provider, metrics, name)
     raise TypeError(
-        f"cannot wrap {type(client).__module__}.{type(client).__qualname__}: wrap a PEP 249 connection"
-        " (sqlite3, psycopg, …), an aiosqlite connection, a redis or redis.asyncio client, a mapping"
-        " such as a cachetools cache, or an object with get, set and delete; for anything else there"
-        " are agent.db_call and agent.cache_call"
+        f"cannot wrap {type(client).__module__}.{type(client).__qualname__}: wrap a PEP 249"
+        " connection (sqlite3, psycopg, …), an aiosqlite connection, a redis or redis.asyncio"
+        " client, a mapping such as a cachetools cache, or an object with get, set and delete;"
+        " for anything else there are agent.db_call and agent.cache_call"
     )

@@ -8,7 +8,7 @@ only if the trace is kept.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanKind
 
@@ -88,15 +88,17 @@ def record_call(
     """
     series = call.series if error is None else call.failed(error)
     value = (end - start) * 1e-9
-    series.counts[bisect_left(series.boundaries, value)] += 1
+    bucket = bisect_left(series.boundaries, value)
+    series.counts[bucket] += 1
     series.sum += value
-    span = get_context().get(SPAN_KEY)
+    # Another SDK's span, or none, has no trace of ours.
+    span: Any = get_context().get(SPAN_KEY)
     try:
-        trace = span.trace  # type: ignore[union-attr]  # another SDK's span, or none, lacks it
+        trace = span.trace
         if trace.room > 0:
             trace.room -= 1
-            trace.append((call, span, start, end, error, attributes))
+            trace.append((call, span, start, end, error, attributes, series, bucket))
             return
     except AttributeError:
         span = None
-    call.provider.late_call((call, span, start, end, error, attributes))
+    call.provider.late_call((call, span, start, end, error, attributes, series, bucket))

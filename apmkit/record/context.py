@@ -10,9 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opentelemetry import context as context_api
-from opentelemetry.context import (  # type: ignore[attr-defined]  # no public way in, see above
-    _RUNTIME_CONTEXT,
-)
+from opentelemetry.context import _RUNTIME_CONTEXT
 from opentelemetry.context.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.trace.propagation import _SPAN_KEY

@@ -37,8 +37,11 @@ SIZE_BOUNDARIES = (0, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_00
 DEFAULT_BOUNDARIES = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
 """OpenTelemetry's default for a histogram without advice."""
 
-OVERFLOW_ATTRIBUTES: tuple[tuple[str, AttributeValue], ...] = (("otel.metric.overflow", True),)
+OVERFLOW_ATTRIBUTES: Labels = (("otel.metric.overflow", True),)
 
+
+Labels: TypeAlias = "tuple[tuple[str, AttributeValue], ...]"
+"""Label names and values, sorted by name."""
 
 Exemplar: TypeAlias = "tuple[float, int, int, int]"
 """A measured value, its Unix time in nanoseconds, and the kept trace and span in which it was
@@ -51,7 +54,7 @@ class NumberSeries:
 
     __slots__ = ("attributes", "exemplar", "value")
 
-    def __init__(self, attributes: tuple[tuple[str, AttributeValue], ...]) -> None:
+    def __init__(self, attributes: Labels) -> None:
         self.attributes = attributes
         self.value: float = 0
         self.exemplar: Exemplar | None = None
@@ -71,7 +74,7 @@ class HistogramSeries:
     __slots__ = ("attributes", "boundaries", "counts", "exemplars", "sum")
 
     def __init__(
-        self, attributes: tuple[tuple[str, AttributeValue], ...], boundaries: Sequence[float]
+        self, attributes: Labels, boundaries: Sequence[float]
     ) -> None:
         self.attributes = attributes
         self.boundaries = boundaries
@@ -121,8 +124,7 @@ class Instrument(Generic[SeriesType]):
         self.unit = unit
         self.description = description
         self.series: dict[object, SeriesType] = {}
-        self.overflow: SeriesType | None = None
-        self._make = make
+        self._make: Callable[..., SeriesType] = make
         self._slots = itertools.count()
 
     def bind(self, attributes: Mapping[str, AttributeValue] | None = None) -> SeriesType:
@@ -135,24 +137,26 @@ class Instrument(Generic[SeriesType]):
         Returns:
             The series, or the one overflow series once the metric has 2,000 others.
         """
-        pairs = tuple(sorted((key, _label(value)) for key, value in (attributes or {}).items()))
+        pairs: Labels = tuple(sorted((str(key), _label(value)) for key, value in (attributes or {}).items()))
         # 1, 1.0 and True are equal in Python and three labels on the wire.
         key = pairs if all(type(v) is str for _, v in pairs) else (pairs, *(type(v) for _, v in pairs))
-        found = self.series.get(key)
+        found: SeriesType | None = self.series.get(key)
         return found if found is not None else self._create(key, pairs)
 
-    def _create(self, key: object, pairs: tuple[tuple[str, AttributeValue], ...]) -> SeriesType:
+    def _create(self, key: object, pairs: Labels) -> SeriesType:
         # The counter hands each creator a number of its own, so the limit holds without a lock.
         if len(self.series) < MAX_SERIES and next(self._slots) < MAX_SERIES:
             return self.series.setdefault(key, self._make(pairs))
-        if self.overflow is None:
-            self.overflow = self._make(OVERFLOW_ATTRIBUTES)
-        return self.overflow
+        return self.series.setdefault(OVERFLOW_ATTRIBUTES, self._make(OVERFLOW_ATTRIBUTES))
+
+    @property
+    def overflowing(self) -> bool:
+        """Tell whether the metric has all the series that it may have."""
+        return OVERFLOW_ATTRIBUTES in self.series
 
     def all_series(self) -> list[SeriesType]:
-        """Return every series, the overflow series last."""
-        found = list(self.series.values())
-        return found if self.overflow is None else [*found, self.overflow]
+        """Return every series, the overflow series among them."""
+        return list(self.series.values())
 
 
 class Counter(Instrument[NumberSeries]):
@@ -179,10 +183,17 @@ class Gauge(Instrument[NumberSeries]):
 
 
 class Histogram(Instrument[HistogramSeries]):
-    """The distribution of observed values."""
+    """The distribution of observed values.
+
+    Raises:
+        ValueError: if the boundaries do not increase.
+    """
 
     def __init__(self, name: str, unit: str, description: str, boundaries: Sequence[float]) -> None:
         self.boundaries = tuple(boundaries)
+        if not all(low < high for low, high in itertools.pairwise(self.boundaries)):
+            message = f"histogram {name!r}: boundaries must increase; they are {self.boundaries!r}"
+            raise ValueError(message)
         super().__init__(
             "histogram", name, unit, description, lambda pairs: HistogramSeries(pairs, self.boundaries)
         )
@@ -228,7 +239,7 @@ class Metrics:
         return list(self._instruments.values())
 
     def _get(self, kind: type[InstrumentType], name: str, make: Callable[[], InstrumentType]) -> InstrumentType:
-        found = self._instruments.get(name)
+        found: Instrument[Any] | None = self._instruments.get(name)
         if found is None:
             found = self._instruments.setdefault(name, make())
         if not isinstance(found, kind):
@@ -243,4 +254,9 @@ InstrumentType = TypeVar("InstrumentType", Counter, Gauge, Histogram)
 def _label(value: AttributeValue) -> AttributeValue:
     if type(value) is str:
         return value if len(value) <= MAX_LABEL_LENGTH else value[:MAX_LABEL_LENGTH]
-    return value if isinstance(value, (bool, int, float)) else str(value)[:MAX_LABEL_LENGTH]
+    if isinstance(value, (bool, int, float)):
+        return value
+    try:
+        return str(value)[:MAX_LABEL_LENGTH]
+    except Exception:  # noqa: BLE001 - an object of the application, with any __str__
+        return f"<{type(value).__name__}>"

@@ -7,6 +7,7 @@ reads them all.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from opentelemetry import propagate
@@ -27,11 +28,21 @@ MAX_TRACESTATE = 512
 """Bytes over all tracestate headers (what W3C Trace Context asks everybody to carry)."""
 MAX_BAGGAGE = 8_192
 """Bytes over all baggage headers (the limit of W3C Baggage)."""
+MAX_TRACESTATE_MEMBERS = 32
+MAX_BAGGAGE_MEMBERS = 180
+MAX_BAGGAGE_MEMBER = 4_096
+"""Bytes of one member."""
 MAX_OTHER_HEADER = 8_192
 """Bytes of one header that another propagator is shown."""
 
 _TRACEPARENT_LENGTH = 55
 _HEXADECIMAL = frozenset(b"0123456789abcdef")
+_STATE_MEMBER = re.compile(
+    r"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    r"=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
+)
+_TOKEN = re.compile(r"[!#-'*+.^-z|~0-9A-Z-]+")
+_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]*")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _NO_STATE = TraceState()
@@ -40,7 +51,9 @@ _baggage = W3CBaggagePropagator()
 
 def uses_w3c_only() -> bool:
     """Tell whether the short path does what `OTEL_PROPAGATORS` asks for."""
-    names = {name.strip() for name in os.environ.get(OTEL_PROPAGATORS, "tracecontext,baggage").split(",")}
+    names = {
+        name.strip() for name in os.environ.get(OTEL_PROPAGATORS, "tracecontext,baggage").split(",")
+    }
     return names == {"tracecontext", "baggage"}
 
 
@@ -96,44 +109,68 @@ def parse_traceparent(
     return SpanContext(trace, span, is_remote=True, trace_flags=sampled, trace_state=state)
 
 
+# OpenTelemetry's own readers log a warning for each bad member, which lets any client write to the
+# log: only what they will take is shown to them.
+
+
 def _parse_tracestate(states: Sequence[bytes], malformed: Callable[[str], None]) -> TraceState:
-    if sum(map(len, states)) > MAX_TRACESTATE:
-        malformed("tracestate")
-        return _NO_STATE
-    header = ",".join(state.decode("latin-1") for state in states)
+    header = _valid_tracestate(states, malformed)
+    return TraceState.from_header([header]) if header else _NO_STATE
+
+
+def _valid_tracestate(states: Sequence[bytes], malformed: Callable[[str], None]) -> str:
+    """Return all members as one header, or nothing if one is bad, as W3C Trace Context asks."""
     found: dict[str, str] = {}
-    for member in header.split(","):
-        key, equals, value = member.strip(" \t").partition("=")
-        if equals and key not in found:
-            found[key] = value
-        elif member.strip(" \t"):
-            malformed("tracestate")
-            return _NO_STATE
-    # Checked one by one: the library's own reader logs a warning for each bad member.
-    try:
-        header.encode("ascii")
-    except UnicodeEncodeError:
-        malformed("tracestate")
-        return _NO_STATE
-    return TraceState.from_header([header]) if found else _NO_STATE
+    if sum(map(len, states)) <= MAX_TRACESTATE:
+        members = b",".join(states).decode("latin-1").split(",")
+        present = [member for member in (member.strip(" \t") for member in members) if member]
+        found = {m.partition("=")[0]: m for m in present if _STATE_MEMBER.fullmatch(m)}
+        if len(found) == len(present) <= MAX_TRACESTATE_MEMBERS:
+            return ",".join(present)
+    malformed("tracestate")
+    return ""
 
 
 def _extract_baggage(bags: Sequence[bytes], malformed: Callable[[str], None]) -> Context | None:
+    header = _valid_baggage(bags, malformed)
+    if not header:
+        return None
+    return _baggage.extract({"baggage": [header]}, Context()) or None
+
+
+def _valid_baggage(bags: Sequence[bytes], malformed: Callable[[str], None]) -> str:
+    """Return the good members as one header; a bad one does not spoil the others."""
     if sum(map(len, bags)) > MAX_BAGGAGE:
         malformed("baggage")
-        return None
-    header = ",".join(bag.decode("latin-1") for bag in bags)
-    if not header.isascii() or not header.isprintable():
+        return ""
+    members = b",".join(bags).decode("latin-1").split(",")
+    present = [member for member in (member.strip(" \t") for member in members) if member]
+    valid = [member for member in present if _is_baggage_member(member)][:MAX_BAGGAGE_MEMBERS]
+    if len(valid) < len(present):
         malformed("baggage")
-        return None
-    context = _baggage.extract({"baggage": [header]}, Context())
-    return context or None
+    return ",".join(valid)
+
+
+def _is_baggage_member(member: str) -> bool:
+    if len(member) > MAX_BAGGAGE_MEMBER:
+        return False
+    pair, *properties = (part.strip(" \t") for part in member.split(";"))
+    return _is_pair(pair) and all(_is_pair(p) or _TOKEN.fullmatch(p) for p in properties)
+
+
+def _is_pair(text: str) -> bool:
+    key, equals, value = text.partition("=")
+    return bool(
+        equals and _TOKEN.fullmatch(key.rstrip(" \t")) and _VALUE.fullmatch(value.lstrip(" \t"))
+    )
 
 
 class _HeaderGetter(Getter["HeaderList"]):
     def get(self, carrier: HeaderList, key: str) -> list[str] | None:
         name = key.lower().encode("latin-1")
-        found = [v.decode("latin-1") for k, v in carrier if k == name and len(v) <= MAX_OTHER_HEADER]
+        found = [
+            v.decode("latin-1") for k, v in carrier if k == name and len(v) <= MAX_OTHER_HEADER
+        ]
         return found or None
 
     def keys(self, carrier: HeaderList) -> list[str]:
@@ -143,12 +180,24 @@ class _HeaderGetter(Getter["HeaderList"]):
 _getter = _HeaderGetter()
 
 
+def _cleaned(headers: HeaderList, malformed: Callable[[str], None]) -> HeaderList:
+    """Return the headers with what is bad in tracestate and baggage left out."""
+    states = [value for name, value in headers if name == b"tracestate"]
+    bags = [value for name, value in headers if name == b"baggage"]
+    others = [pair for pair in headers if pair[0] not in {b"tracestate", b"baggage"}]
+    if states:
+        others.append((b"tracestate", _valid_tracestate(states, malformed).encode("ascii")))
+    if bags:
+        others.append((b"baggage", _valid_baggage(bags, malformed).encode("ascii")))
+    return others
+
+
 def extract_configured(
     headers: HeaderList, malformed: Callable[[str], None]
 ) -> tuple[SpanContext | None, Context | None]:
-    """Read what the propagators of `OTEL_PROPAGATORS` read; arguments and result as `extract_w3c`."""
+    """Read what the propagators of `OTEL_PROPAGATORS` read, to the same result as `extract_w3c`."""
     try:
-        context = propagate.extract(headers, Context(), getter=_getter)
+        context = propagate.extract(_cleaned(headers, malformed), Context(), getter=_getter)
     except Exception:  # noqa: BLE001 - a propagator from anywhere, fed by anybody
         malformed("propagation")
         return None, None

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Protocol
 
+from opentelemetry.context.context import Context
+
+from apmkit.record import clock
 from apmkit.record.tracestate import RANDOM_MASK, threshold_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler as StandardSampler
+    from opentelemetry.sdk.trace.sampling import SamplingResult
     from opentelemetry.trace import SpanContext, SpanKind
-    from opentelemetry.util.types import Attributes
 
 _SECOND = 1_000_000_000
 
@@ -23,10 +26,17 @@ _SECOND = 1_000_000_000
 class Sampler(Protocol):
     """Decides at the head, and again at the tail for traces that the head did not sample."""
 
-    threshold: int | None
+    @property
+    def threshold(self) -> int | None:
+        """Traces whose low 56 bits lie below it are not sampled; None if that is not how."""
+        ...
 
     def head(self, trace_id: int, now: int) -> bool:
         """Tell whether to sample a trace that starts here; `now` is monotonic nanoseconds."""
+        ...
+
+    def decide(self, parent: SpanContext, trace_id: int, name: str, kind: SpanKind) -> bool:
+        """Tell whether to sample a trace whose parent is in another service."""
         ...
 
     def tail(self, *, error: bool, slow: bool) -> bool:
@@ -44,13 +54,23 @@ class BudgetSampler:
         threshold: traces whose low 56 bits lie below it are not sampled.
     """
 
-    __slots__ = ("_exceptions", "_left", "_rate", "_seen", "_window_end", "_window_start", "budget", "threshold")
+    __slots__ = (
+        "_exceptions",
+        "_exceptions_end",
+        "_left",
+        "_rate",
+        "_seen",
+        "_window_end",
+        "_window_start",
+        "budget",
+        "threshold",
+    )
 
     def __init__(self, budget: float) -> None:
         self.budget = budget
         self.threshold: int | None = 0
-        self._left = budget
-        self._exceptions = budget
+        self._left = self._exceptions = self._refilled(1.0 if budget else 0.0)
+        self._exceptions_end = 0
         self._seen = 0
         self._rate = 0.0
         self._window_start = 0
@@ -66,17 +86,31 @@ class BudgetSampler:
         self._left -= 1
         return True
 
+    def decide(self, parent: SpanContext, trace_id: int, name: str, kind: SpanKind) -> bool:  # noqa: ARG002
+        """Do as upstream did, so that traces are whole."""
+        return parent.trace_flags.sampled
+
     def tail(self, *, error: bool, slow: bool) -> bool:
         """Keep an error or a slow trace while the second's budget for them lasts."""
-        if not (error or slow) or self._exceptions < 1:
+        if not (error or slow):
+            return False
+        # A clock of its own: where upstream decides on every trace, `head` is never asked.
+        now = clock.now()
+        if now >= self._exceptions_end:
+            late = (now - self._exceptions_end) // _SECOND if self._exceptions_end else 0
+            self._exceptions = self._refilled(self._exceptions, 1 + late)
+            self._exceptions_end = now + _SECOND
+        if self._exceptions < 1:
             return False
         self._exceptions -= 1
         return True
 
     def _adapt(self, now: int) -> None:
         """Start a new second; let the probability follow the rate of the last ones."""
+        seconds = 1.0
         if self._window_start:
-            rate = self._seen * _SECOND / (now - self._window_start)
+            seconds = (now - self._window_start) / _SECOND
+            rate = self._seen / seconds
             # Up at once, down slowly: a burst must not overrun the budget twice.
             self._rate = max(rate, (self._rate + rate) / 2)
         if self._rate > self.budget and not math.isinf(self.budget):
@@ -84,9 +118,14 @@ class BudgetSampler:
         else:
             self.threshold = 0
         self._seen = 0
-        self._left = self._exceptions = self.budget
+        self._left = self._refilled(self._left, seconds)
         self._window_start = now
         self._window_end = now + _SECOND
+
+    def _refilled(self, left: float, seconds: float = 1.0) -> float:
+        """Return what may be kept in the next second; a budget below 1 is saved up."""
+        budget = self.budget
+        return budget if budget >= 1 else min(left + budget * seconds, 1.0)
 
 
 class StandardHead:
@@ -99,18 +138,20 @@ class StandardHead:
 
     def head(self, trace_id: int, now: int) -> bool:  # noqa: ARG002 - the time does not matter here
         """Ask the sampler about a root without parent."""
-        return self._sampler.should_sample(None, trace_id, "").decision.is_sampled()
+        return _is_sampled(self._sampler.should_sample(Context(), trace_id, ""))
 
-    def decide(
-        self, parent: SpanContext, trace_id: int, name: str, kind: SpanKind, attributes: Attributes
-    ) -> bool:
+    def decide(self, parent: SpanContext, trace_id: int, name: str, kind: SpanKind) -> bool:
         """Ask the sampler about a root whose parent is in another service."""
-        from opentelemetry.trace import NonRecordingSpan, set_span_in_context  # noqa: PLC0415
+        from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
         context = set_span_in_context(NonRecordingSpan(parent))
-        result = self._sampler.should_sample(context, trace_id, name, kind, attributes)
-        return result.decision.is_sampled()
+        return _is_sampled(self._sampler.should_sample(context, trace_id, name, kind))
 
     def tail(self, *, error: bool, slow: bool) -> bool:  # noqa: ARG002 - the head's word is final
         """Keep nothing that the head did not sample."""
         return False
+
+
+def _is_sampled(result: SamplingResult) -> bool:
+    # What the SDK means by Decision.is_sampled, which it leaves untyped: RECORD_AND_SAMPLE.
+    return result.decision.name == "RECORD_AND_SAMPLE"

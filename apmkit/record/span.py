@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import Attributes, AttributeValue
     from typing_extensions import Self
 
-    from apmkit.record.metrics import Exemplar
     from apmkit.record.shared import Shared
     from apmkit.record.trace import Trace
 
@@ -35,10 +34,7 @@ if TYPE_CHECKING:
         """Who names a span and gives its attributes, once its trace is kept."""
 
         def describe(self, span: Span) -> None:
-            """Set the span's name, attributes and status."""
-
-        def attach_exemplar(self, exemplar: Exemplar) -> None:
-            """Give the metrics of the operation the kept trace as an example."""
+            """Set the span's name, attributes and status; give its metrics their exemplar."""
 
 MAX_ATTRIBUTES = 128
 MAX_EVENTS = 128
@@ -167,6 +163,8 @@ class Span(trace_api.Span):
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Link this span to another one, which may be of another trace."""
+        if self.end_time:
+            return
         if self.links is None:
             self.links = []
         if len(self.links) < MAX_LINKS:

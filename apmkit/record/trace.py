@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Union
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
     from opentelemetry.util.types import AttributeValue
+    from typing_extensions import TypeAlias
 
     from apmkit.record.call import Call
+    from apmkit.record.metrics import HistogramSeries
     from apmkit.record.span import Span
 
 MAX_SPANS = 1_000
 """Spans that one trace holds in this process; further ones are counted."""
 
 
-class Leaf(NamedTuple):
-    """A finished database or cache call; it becomes a span only if its trace is kept."""
+Leaf: TypeAlias = (
+    "tuple[Call, Span | None, int, int, BaseException | None, dict[str, AttributeValue] | None,"
+    " HistogramSeries, int]"
+)
+"""A finished database or cache call: what it is, under which span, start, end, what it raised,
+attributes of its own, the series that counted it and the bucket. It becomes a span only if its
+trace is kept; a plain tuple, because there are many.
+"""
 
-    call: Call
-    parent: Span | None
-    start: int
-    end: int
-    error: BaseException | None
-    attributes: dict[str, AttributeValue] | None
-
-
-Entry = Union["Span", "tuple[Call, Span | None, int, int, BaseException | None, dict[str, AttributeValue] | None]"]
+Entry: TypeAlias = "Span | Leaf"
 
 
 class Follower(Protocol):

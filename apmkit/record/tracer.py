@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry import trace as trace_api
 from opentelemetry.trace import SpanKind, StatusCode
@@ -11,20 +11,20 @@ from apmkit.record import clock
 from apmkit.record.context import SPAN_KEY, get_context
 from apmkit.record.current import CurrentSpan
 from apmkit.record.identifiers import random_bits
-from apmkit.record.sampling import Sampler, StandardHead
 from apmkit.record.span import Span
 from apmkit.record.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanContext
     from opentelemetry.util.types import Attributes
 
     from apmkit.record.faults import Faults
+    from apmkit.record.sampling import Sampler
     from apmkit.record.span import Describer
-    from apmkit.record.trace import Entry
+    from apmkit.record.trace import Entry, Leaf
 
 SCOPE = ("apmkit", "")
 """The instrumentation scope of what apmkit records itself."""
@@ -64,6 +64,7 @@ class TracerProvider(trace_api.TracerProvider):
         self.faults = faults
         self.slow_after = int(slow_after * 1e9) if slow_after < 1e9 else 1 << 62
         self.open: dict[Span, None] = {}
+        self.calls: dict[Hashable, Any] = {}
         self.unsampled = 0
         self.over_limit = 0
 
@@ -92,11 +93,9 @@ class TracerProvider(trace_api.TracerProvider):
             trace_id = random_bits(128) or 1
             sampled = sampler.head(trace_id, start)
             trace = Trace(trace_id, None, sampler.threshold, sampled=sampled)
-        elif isinstance(sampler, StandardHead):
-            sampled = sampler.decide(parent, parent.trace_id, name, kind, None)
-            trace = Trace(parent.trace_id, parent, None, sampled=sampled)
         else:
-            trace = Trace(parent.trace_id, parent, None, sampled=parent.trace_flags.sampled)
+            sampled = sampler.decide(parent, parent.trace_id, name, kind)
+            trace = Trace(parent.trace_id, parent, None, sampled=sampled)
         span = Span(self, trace, None, name, kind, start, scope, describer)
         self.open[span] = None
         return span
@@ -129,28 +128,29 @@ class TracerProvider(trace_api.TracerProvider):
         trace.ended = True
         trace.room = 0
         self.open.pop(span, None)
-        if trace.sampled or self.sampler.tail(
-            error=error, slow=slow or span.end_time - span.start > self.slow_after
-        ):
+        slow = slow or span.end_time - span.start > self.slow_after
+        if trace.sampled or ((error or slow) and self.sampler.tail(error=error, slow=slow)):
             trace.kept = True
             self.over_limit += trace.overflow
             self.sink.keep(trace, span)
         else:
-            self.unsampled += len(trace) + 1 + trace.overflow
+            # Taken first: a call between reading and writing would let threads in between.
+            spans = len(trace) + 1 + trace.overflow
+            self.unsampled += spans
         # Entries refer to their parents, and these to the trace: cut the circle here, so that
         # nothing waits for the garbage collector.
         trace.clear()
 
-    def late_call(self, entry: Entry) -> None:
+    def late_call(self, entry: Leaf) -> None:
         """Take a call that has no open trace with room: outside every trace, after it, or over."""
-        call, span, start, end, error, attributes = entry  # type: ignore[misc]  # a leaf, not a span
+        call, span, start, end, error, attributes, series, bucket = entry
         if span is not None:
             trace = span.trace
             if trace.ended and trace.follower is not None:
                 parent = trace.follower.follow()
                 if parent.trace.room > 0:
                     parent.trace.room -= 1
-                    parent.trace.append((call, parent, start, end, error, attributes))
+                    parent.trace.append((call, parent, start, end, error, attributes, series, bucket))
                     return
                 trace = parent.trace
             self._no_room(trace, entry)

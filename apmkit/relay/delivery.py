@@ -155,7 +155,7 @@ class Delivery:
         return True
 
     def _delay(self, outcome: Retry) -> float:
-        longest = min(_FIRST_DELAY * 2 ** min(self._failures - 1, 16), _LONGEST_DELAY)
+        longest = min(_FIRST_DELAY * float(1 << min(self._failures - 1, 16)), _LONGEST_DELAY)
         delay = longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         return max(delay, min(outcome.after or 0.0, _LONGEST_RETRY_AFTER))
 

@@ -82,14 +82,17 @@ class MemoryReader:
         """Add a record, and drop the oldest while there are more bytes than allowed."""
         payload, spans = record
         self.appended += spans
-        self._bytes += len(payload)
+        # Taken first: a call between reading and writing the number would let threads in between.
+        size = len(payload)
+        self._bytes += size
         self._queue.append(record)
         while self._bytes > self._max_bytes:
             try:
                 oldest = self._queue.popleft()
             except IndexError:  # the reader was faster
                 return
-            self._bytes -= len(oldest[0])
+            size = len(oldest[0])
+            self._bytes -= size
             self.overflowed += oldest[1]
 
     def read(self, max_bytes: int) -> list[Record]:
@@ -107,7 +110,8 @@ class MemoryReader:
 
     def acknowledge(self) -> None:
         """Forget the records that `read` returned last."""
-        self._bytes -= sum(len(payload) for payload, _ in self._unacknowledged)
+        size = sum(len(payload) for payload, _ in self._unacknowledged)
+        self._bytes -= size
         self._unacknowledged = []
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
 from apmkit.record import clock
 from apmkit.record.trace import Trace
-from apmkit.relay.wire import TraceEncoder
+from apmkit.relay.wire import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from apmkit.record.faults import Faults
     from apmkit.record.span import Span
     from apmkit.relay.journal import Journal
 
 LARGE_TRACE = 64
 """Spans; a larger trace is encoded by the agent's thread, in slices."""
-
-_SLICE = 500_000
-"""Nanoseconds of work off the request path before other threads get their turn."""
 
 _WAITING_LARGE_TRACES = 64
 
@@ -42,6 +38,7 @@ class Relay:
         self._journal = journal
         self._faults = faults
         self._large: deque[tuple[Trace, Span | None, int]] = deque()
+        self._encoding = threading.Lock()
         self.kept = 0
         self.unencoded = 0
 
@@ -52,71 +49,44 @@ class Relay:
 
     def keep(self, trace: Trace, root: Span | None, *, open_until: int = 0) -> None:
         """Encode a kept trace on the caller's stack, or have a large one encoded later."""
-        self.kept += len(trace) + (root is not None)
+        spans = len(trace) + (root is not None)
+        self.kept += spans
         if self._journal is None:
             return
-        if len(trace) <= LARGE_TRACE:
-            self._write(trace, root, open_until)
-            return
+        try:
+            if root is not None and root.describer is not None:
+                # Also for a large trace: the server may reuse what describes its root.
+                root.describer.describe(root)
+            if spans <= LARGE_TRACE:
+                self._journal.append(encode(trace, root, open_until), spans)
+            else:
+                self._encode_later(trace, root, open_until)
+        except Exception as error:  # noqa: BLE001 - a span may hold anything an application gave it
+            self.unencoded += spans
+            self._faults.internal("relay.encode", error)
+
+    def _encode_later(self, trace: Trace, root: Span | None, open_until: int) -> None:
         if len(self._large) >= _WAITING_LARGE_TRACES:
-            self.unencoded += len(trace) + (root is not None)
+            spans = len(trace) + (root is not None)
+            self.unencoded += spans
             return
         copy = Trace(trace.trace_id, trace.parent, trace.threshold, sampled=trace.sampled)
         copy.extend(trace)
         copy.overflow = trace.overflow
-        if root is not None and root.describer is not None:
-            # The scope that describes the root may be reused by the server: read it now.
-            root.describer.describe(root)
-            _attach_exemplar(root, clock.wall_offset())
         self._large.append((copy, root, open_until))
 
     def encode_large(self) -> None:
         """Encode the large traces that wait; called by the agent's thread."""
-        while self._large:
-            # Counted as waiting until it is in the journal.
-            self._write(*self._large[0], pause=clock.give_way)
-            self._large.popleft()
-
-    def _write(
-        self,
-        trace: Trace,
-        root: Span | None,
-        open_until: int,
-        pause: Callable[[], None] | None = None,
-    ) -> None:
-        spans = len(trace) + (root is not None)
-        try:
-            encoder = TraceEncoder(trace)
-            if pause is None:
-                for entry in trace:
-                    encoder.add(entry)
-            else:
-                _add_in_slices(encoder, trace, pause)
-            if root is not None:
-                if root.describer is not None and pause is None:
-                    root.describer.describe(root)
-                    _attach_exemplar(root, encoder.wall_offset)
-                encoder.add_span(root, root.end_time or open_until)
-            payload = encoder.finish()
-        except Exception as error:  # noqa: BLE001 - a span may hold anything an application gave it
-            self.unencoded += spans
-            self._faults.internal("relay.encode", error)
-            return
-        if self._journal is not None:
-            self._journal.append(payload, spans)
-
-
-def _add_in_slices(encoder: TraceEncoder, trace: Trace, pause: Callable[[], None]) -> None:
-    turn = clock.now() + _SLICE
-    for entry in trace:
-        encoder.add(entry)
-        if clock.now() > turn:
-            pause()
-            turn = clock.now() + _SLICE
-
-
-def _attach_exemplar(root: Span, wall_offset: int) -> None:
-    if root.describer is not None and root.end_time:
-        value = (root.end_time - root.start) * 1e-9
-        time = root.end_time + wall_offset
-        root.describer.attach_exemplar((value, time, root.trace.trace_id, root.span_id))
+        # `flush` and the agent's thread may both come here; each trace is written once.
+        with self._encoding:
+            while self._large and self._journal is not None:
+                trace, root, open_until = self._large[0]
+                spans = len(trace) + (root is not None)
+                try:
+                    self._journal.append(encode(trace, root, open_until, clock.give_way), spans)
+                except Exception as error:  # noqa: BLE001 - a span may hold anything
+                    self.unencoded += spans
+                    self._faults.internal("relay.encode", error)
+                finally:
+                    # Counted as waiting until it is in the journal.
+                    self._large.popleft()

@@ -21,10 +21,10 @@ from apmkit.relay import redact
 from apmkit.relay.protobuf import field, key_value, text_field, varint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from apmkit.record.shared import Shared
-    from apmkit.record.trace import Entry, Trace
+    from apmkit.record.trace import Leaf, Trace
 
 _KIND = {
     SpanKind.INTERNAL: 1,
@@ -42,116 +42,154 @@ _ATTRIBUTE = b"\x4a"
 _EVENT = b"\x5a"
 _LINK = b"\x6a"
 _UNSET = StatusCode.UNSET
+_SLICE = 500_000
+"""Nanoseconds of work off the request path before other threads get their turn."""
 
 
-class TraceEncoder:
-    """Encodes the entries of one trace, one by one, so that a large trace can be done in slices."""
+def encode(
+    trace: Trace,
+    root: Span | None,
+    end: int = 0,
+    pause: Callable[[], None] | None = None,
+) -> bytes:
+    """Encode the entries of a trace, and its root if it has one.
 
-    __slots__ = ("_foreign", "_number", "_offset", "_own", "_trace_id", "wall_offset")
+    Args:
+        trace: the finished spans and calls.
+        root: the local root; None for what ended after it, or outside every trace.
+        end: up to when a root that is still open is described, monotonic nanoseconds.
+        pause: called every half millisecond, to let other threads run.
 
-    def __init__(self, trace: Trace) -> None:
-        self._number = trace.trace_id
-        self._trace_id = trace.trace_id.to_bytes(16, "big")
-        self.wall_offset = self._offset = clock.wall_offset()
-        self._own: list[bytes] = []
-        self._foreign: dict[tuple[str, str], list[bytes]] | None = None
-
-    def add(self, entry: Entry) -> None:
-        """Encode a span or a recorded call."""
+    Returns:
+        `scope_spans` fields, grouped by instrumentation scope as OTLP asks for.
+    """
+    offset = clock.wall_offset()
+    number = trace.trace_id
+    trace_id = number.to_bytes(16, "big")
+    if not trace and root is not None and root.scope is SCOPE:
+        body = _span(root, trace_id, offset, root.end_time or end)
+        length = varint(len(body))
+        inner = len(_OWN_SCOPE) + 1 + len(length) + len(body)
+        return b"\x12" + varint(inner) + _OWN_SCOPE + b"\x12" + length + body
+    own: list[bytes] = []
+    foreign: dict[tuple[str, str], list[bytes]] = {}
+    parent: Span | None = None
+    parent_id = b""
+    turn = clock.now() + _SLICE if pause is not None else 0
+    for entry in trace:
         if isinstance(entry, Span):
-            self.add_span(entry, entry.end_time)
+            _put(own, foreign, entry, _span(entry, trace_id, offset, entry.end_time))
         else:
-            self._add_leaf(entry)
+            call, caller, start, finish, error, attributes, series, bucket = entry
+            span_id = random_bits(64) or 1
+            series.exemplars[bucket] = ((finish - start) * 1e-9, finish + offset, number, span_id)
+            prefix, suffix = call.encoded or _encode_shared(call)
+            if caller is not parent and caller is not None:
+                parent, parent_id = caller, caller.span_id.to_bytes(8, "big")
+            if caller is None or error is not None or attributes is not None:
+                body = _rare_leaf(entry, trace_id, span_id, offset) + suffix
+                own += (b"\x12", varint(len(body)), body)
+            else:
+                header = _HEADER.pack(
+                    b"\x0a\x10", trace_id, b"\x12\x08", span_id.to_bytes(8, "big"), b"\x22\x08", parent_id,
+                    b"\x39", start + offset, b"\x41", finish + offset,
+                )  # fmt: skip
+                own += (prefix, header, suffix)
+        if pause is not None and clock.now() > turn:
+            pause()
+            turn = clock.now() + _SLICE
+    if root is not None:
+        _put(own, foreign, root, _span(root, trace_id, offset, root.end_time or end))
+    return _grouped(own, foreign)
 
-    def _add_leaf(self, entry: tuple[Any, ...]) -> None:
-        call, parent, start, end, error, attributes = entry
-        span_id = random_bits(64) or 1
-        offset = self._offset
-        prefix, suffix = call.encoded or _encode_shared(call)
-        series = call.series if error is None else call.failed(error)
-        value = (end - start) * 1e-9
-        series.attach_exemplar((value, end + offset, self._number, span_id))
-        header = self._header(
-            span_id, parent.span_id if parent is not None else 0, start + offset, end + offset
+
+def _put(own: list[bytes], foreign: dict[tuple[str, str], list[bytes]], span: Span, body: bytes) -> None:
+    if span.scope is SCOPE:
+        own += (b"\x12", varint(len(body)), body)
+    else:
+        foreign.setdefault(span.scope, []).append(field(b"\x12", body))
+
+
+def _grouped(own: list[bytes], foreign: dict[tuple[str, str], list[bytes]]) -> bytes:
+    payload = b""
+    if own:
+        spans = b"".join(own)
+        payload = b"\x12" + varint(len(_OWN_SCOPE) + len(spans)) + _OWN_SCOPE + spans
+    for scope, bodies in foreign.items():
+        payload += field(b"\x12", _scope(scope) + b"".join(bodies))
+    return payload
+
+
+def _span(span: Span, trace_id: bytes, offset: int, end: int) -> bytes:
+    """Encode a span that ended at `end`, or is described up to it."""
+    trace = span.trace
+    span_id = span.span_id.to_bytes(8, "big")
+    start = span.start + offset
+    if span.parent is None and trace.parent is None:
+        body = _ROOT_HEADER.pack(
+            b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x39", start, b"\x41", end + offset
         )
-        if error is None and attributes is None and len(header) == _HEADER_SIZE:
-            self._own += (prefix, header, suffix)
-            return
-        body = header + suffix
-        if attributes:
-            body += encode_attributes(attributes, _ATTRIBUTE)
-        if error is not None:
-            body += _error(error)
-        self._own.append(field(b"\x12", body))
+    else:
+        body = _HEADER.pack(
+            b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x22\x08", span.parent_span_id.to_bytes(8, "big"),
+            b"\x39", start, b"\x41", end + offset,
+        )  # fmt: skip
+    if span.shared:
+        for shared in span.shared:
+            body += (shared.encoded or _encode_shared(shared))[1]
+    else:
+        body += text_field(b"\x2a", span.name) + b"\x30" + varint(_KIND[span.kind])
+    if span.attributes:
+        body += encode_attributes(span.attributes, _ATTRIBUTE)
+    if not span.end_time:
+        body += key_value(_ATTRIBUTE, "apmkit.span.open", True)  # noqa: FBT003 - a value
+    if span.events or span.links or span.status is not _UNSET:
+        body += b"".join(_rare_parts(span, offset))
+    if span.parent is None and (trace.overflow or trace.parent is not None or trace.threshold):
+        body += _of_root(span)
+    return body
 
-    def add_span(self, span: Span, end: int) -> None:
-        """Encode a span that ended at `end` (or is described up to it)."""
-        offset = self._offset
-        trace = span.trace
-        parent_id = 0
-        if span.parent is not None or trace.parent is not None:
-            parent_id = span.parent_span_id
-        body = self._header(span.span_id, parent_id, span.start + offset, end + offset)
-        if span.shared:
-            for shared in span.shared:
-                body += (shared.encoded or _encode_shared(shared))[1]
-        else:
-            body += text_field(b"\x2a", span.name) + b"\x30" + varint(_KIND[span.kind])
-        if span.attributes:
-            body += encode_attributes(span.attributes, _ATTRIBUTE)
-        if not span.end_time:
-            body += key_value(_ATTRIBUTE, "apmkit.span.open", True)  # noqa: FBT003 - a value
-        if span.events or span.links or span.status is not _UNSET:
-            body += b"".join(self._rare(span))
-        if span.parent is None and (trace.overflow or trace.parent is not None):
-            body += self._of_root(trace)
-        if span.scope is SCOPE:
-            self._own += (b"\x12", varint(len(body)), body)
-        else:
-            if self._foreign is None:
-                self._foreign = {}
-            self._foreign.setdefault(span.scope, []).append(field(b"\x12", body))
 
-    def _rare(self, span: Span) -> Iterable[bytes]:
-        for event in span.events or ():
-            attributes = encode_attributes(event.attributes, b"\x1a")
-            time = (event.time + self._offset).to_bytes(8, "little")
-            yield field(_EVENT, b"\x09" + time + text_field(b"\x12", event.name) + attributes)
-        for context, attributes in span.links or ():
-            ids = b"\x0a\x10" + context.trace_id.to_bytes(16, "big")
-            ids += b"\x12\x08" + context.span_id.to_bytes(8, "big")
-            yield field(_LINK, ids + encode_attributes(attributes or {}, b"\x22"))
-        if span.status is StatusCode.ERROR:
-            text = text_field(b"\x12", redact.text(span.description)) if span.description else b""
-            yield field(b"\x7a", text + b"\x18\x02")
-        elif span.status is StatusCode.OK:
-            yield b"\x7a\x02\x18\x01"
+def _rare_parts(span: Span, offset: int) -> Iterable[bytes]:
+    for event in span.events or ():
+        time = (event.time + offset).to_bytes(8, "little")
+        body = b"\x09" + time + text_field(b"\x12", event.name)
+        yield field(_EVENT, body + encode_attributes(event.attributes, b"\x1a"))
+    for context, attributes in span.links or ():
+        ids = b"\x0a\x10" + context.trace_id.to_bytes(16, "big")
+        ids += b"\x12\x08" + context.span_id.to_bytes(8, "big")
+        yield field(_LINK, ids + encode_attributes(attributes or {}, b"\x22"))
+    if span.status is StatusCode.ERROR:
+        text = text_field(b"\x12", redact.text(span.description)) if span.description else b""
+        yield field(b"\x7a", text + b"\x18\x02")
+    elif span.status is StatusCode.OK:
+        yield b"\x7a\x02\x18\x01"
 
-    def _of_root(self, trace: Trace) -> bytes:
-        body = b""
-        if trace.parent is not None and trace.parent.trace_state:
-            body += text_field(b"\x1a", trace.parent.trace_state.to_header())
-        if trace.overflow:
-            body += key_value(_ATTRIBUTE, "apmkit.dropped_spans", trace.overflow)
-        return body
 
-    def _header(self, span_id: int, parent_id: int, start: int, end: int) -> bytes:
-        span = span_id.to_bytes(8, "big")
-        if parent_id:
-            parent = parent_id.to_bytes(8, "big")
-            return _HEADER.pack(
-                b"\x0a\x10", self._trace_id, b"\x12\x08", span, b"\x22\x08", parent, b"\x39", start, b"\x41", end
-            )
-        return _ROOT_HEADER.pack(b"\x0a\x10", self._trace_id, b"\x12\x08", span, b"\x39", start, b"\x41", end)
+def _of_root(span: Span) -> bytes:
+    body = b""
+    state = span.get_span_context().trace_state
+    if state:
+        body += text_field(b"\x1a", state.to_header())
+    if span.trace.overflow:
+        body += key_value(_ATTRIBUTE, "apmkit.dropped_spans", span.trace.overflow)
+    return body
 
-    def finish(self) -> bytes:
-        """Return `scope_spans` fields, grouped by instrumentation scope as OTLP asks for."""
-        own = b"".join(self._own)
-        payload = b"\x12" + varint(len(own) + len(_OWN_SCOPE)) + _OWN_SCOPE + own if own else b""
-        if self._foreign is not None:
-            for scope, spans in self._foreign.items():
-                payload += field(b"\x12", _scope(scope) + b"".join(spans))
-        return payload
+
+def _rare_leaf(entry: Leaf, trace_id: bytes, span_id: int, offset: int) -> bytes:
+    """Encode the header and the own parts of a call without parent, or with an error or attributes."""
+    _, caller, start, end, error, attributes, _, _ = entry
+    body = b"\x0a\x10" + trace_id + b"\x12\x08" + span_id.to_bytes(8, "big")
+    if caller is not None:
+        body += b"\x22\x08" + caller.span_id.to_bytes(8, "big")
+    body += b"\x39" + (start + offset).to_bytes(8, "little") + b"\x41" + (end + offset).to_bytes(8, "little")
+    if attributes:
+        body += encode_attributes(attributes, _ATTRIBUTE)
+    if error is not None:
+        text = redact.text(f"{type(error).__name__}: {safe_text(error)}")
+        body += key_value(_ATTRIBUTE, "error.type", qualified_name(type(error)))
+        body += field(b"\x7a", text_field(b"\x12", text) + b"\x18\x02")
+    return body
 
 
 def _scope(scope: tuple[str, str]) -> bytes:
@@ -170,12 +208,6 @@ def _encode_shared(shared: Shared) -> tuple[bytes, bytes]:
     suffix += encode_attributes(shared.attributes, _ATTRIBUTE)
     shared.encoded = b"\x12" + varint(_HEADER_SIZE + len(suffix)), suffix
     return shared.encoded
-
-
-def _error(error: BaseException) -> bytes:
-    text = redact.text(f"{type(error).__name__}: {safe_text(error)}")
-    status = field(b"\x7a", text_field(b"\x12", text) + b"\x18\x02")
-    return key_value(_ATTRIBUTE, "error.type", qualified_name(type(error))) + status
 
 
 # The same pairs come back in every span. 1, 1.0 and True are one dict key: text and numbers have
@@ -201,7 +233,7 @@ def encode_attributes(attributes: Mapping[str, Any], tag: bytes) -> bytes:
             prefix = _float_prefixes.get((tag, key)) or _float_prefix(tag, key)
             parts.append(prefix + _DOUBLE.pack(value))
         elif value is not None:
-            parts.append(key_value(tag, key, redact.REDACTED if redact.secret_name(str(key)) else value))
+            parts.append(key_value(tag, key, _redacted_value(str(key), value)))
     return b"".join(parts)
 
 
@@ -236,10 +268,19 @@ def _redacted(key: str, value: str) -> str:
         return redact.REDACTED
     if key == "url.query":
         return redact.query_string(value)
-    if key.startswith("exception.") or key == "url.full":
+    if key.startswith("exception.") or key in {"url.full", "http.url", "http.target"}:
         return redact.text(value)
     if key in {"db.query.text", "db.statement"}:
         return redact.sql(value)
+    return value
+
+
+def _redacted_value(key: str, value: object) -> object:
+    if redact.secret_name(key):
+        return redact.REDACTED
+    # Captured headers are lists; a cookie hides in Referer, a token in baggage.
+    if key.startswith(("http.request.header.", "http.response.header.")):
+        return [redact.text(str(item)) for item in value] if isinstance(value, (list, tuple)) else value
     return value
 
 

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
-from apmkit.record.metrics import MAX_SERIES, Exemplar, Metrics
+from apmkit.record.metrics import MAX_SERIES, Metrics
 from apmkit.relay import snapshot
 from apmkit.relay.wire_metrics import encode_metrics
 
@@ -40,13 +40,10 @@ def only(metrics: Metrics) -> metrics_pb2.Metric:
     return metric
 
 
-def plain(attributes: Mapping[str, object] | list[KeyValue]) -> dict[str, object]:
-    assert not isinstance(attributes, dict)
-    found = {}
-    for pair in attributes:
-        which = pair.value.WhichOneof("value")
-        found[pair.key] = getattr(pair.value, which)
-    return found
+def plain(attributes: list[KeyValue]) -> dict[str, object]:
+    return {
+        pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "") for pair in attributes
+    }
 
 
 def test_a_counter_is_a_monotonic_cumulative_sum() -> None:
@@ -91,7 +88,7 @@ def test_exemplars_carry_their_trace_as_bytes() -> None:
     metrics = Metrics()
     series = metrics.histogram("size", boundaries=(1, 10)).bind()
     series.observe(5)
-    series.attach_exemplar(Exemplar(5.0, START + 7, 0xABC, 0xDEF))
+    series.attach_exemplar((5.0, START + 7, 0xABC, 0xDEF))
     (exemplar,) = only(metrics).histogram.data_points[0].exemplars
     assert exemplar.as_double == 5.0
     assert exemplar.time_unix_nano == START + 7
@@ -103,7 +100,7 @@ def test_an_exemplar_of_a_counter_is_sent_too() -> None:
     metrics = Metrics()
     series = metrics.counter("orders").bind()
     series.add(2)
-    series.exemplar = Exemplar(2, START, 1, 2)
+    series.exemplar = (2, START, 1, 2)
     (exemplar,) = only(metrics).sum.data_points[0].exemplars
     assert exemplar.as_int == 2
     assert exemplar.span_id == (2).to_bytes(8, "big")
