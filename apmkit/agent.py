@@ -57,7 +57,9 @@ class Agent:
         ...     span.set_attribute("basket.value", 42.5)
     """
 
-    def __init__(self, *, exporters: Sequence[str | Exporter] | None = None, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, exporters: str | Sequence[str | Exporter] | None = None, **settings: Any) -> None:  # noqa: ANN401
+        if isinstance(exporters, str):
+            exporters = [name.strip() for name in exporters.split(",")]
         if exporters is not None:
             settings["exporters"] = [name for name in exporters if isinstance(name, str)]
         self.settings = Settings.load(**settings)
@@ -270,6 +272,11 @@ def instrument(app: Any, *, exporters: Sequence[str | Exporter] | None = None, *
         return agent
     app._apmkit_agent = agent  # noqa: SLF001 - our own mark on somebody else's object
     agent._applications.append(weakref.ref(app))  # noqa: SLF001 - same module
+    telemetry = getattr(app, "_telemetry", None)
+    if isinstance(telemetry, dict):
+        # FastAPI's own tracing starts outside its middleware as soon as there is a tracer
+        # provider: the same request would be a second span, and we would stand back for it.
+        telemetry["tracing"] = False
     build = app.build_middleware_stack
     # Around Starlette's whole stack, its error handler included, so that the 500 it sends is seen.
     app.build_middleware_stack = lambda: Instrumented(build(), agent.server)

@@ -1,14 +1,10 @@
-"""The agent as an application meets it: instrument, record, start, stop, fork, account."""
+"""The agent as an application meets it: instrument, record by hand, start and stop."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
-import json
 import logging
-import os
-import signal
 import threading
 import time
 import weakref
@@ -25,64 +21,22 @@ from starlette.routing import Route
 import apmkit
 from apmkit import Agent, SettingsError
 from apmkit.instrument import exchange
-from apmkit.relay.export import Delivered, Outcome, Refused, Retry, decode_traces
+from apmkit.relay.export import Delivered, Outcome
+from tests.collecting import Collecting, account, recording
 from tests.instrument.driving import EVERY_TRACE, drive, http_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from starlette.requests import Request
 
     from apmkit.instrument.asgi import Application
-    from apmkit.relay.export import DecodedSpan, Signal
-
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 @pytest.fixture(autouse=True)
 def _a_busy_machine_makes_no_background_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a request return up to a minute after its response, without a span for what it did."""
     monkeypatch.setattr(exchange, "_BACKGROUND", 60_000_000_000)
-
-
-class Collecting:
-    """An exporter that keeps what it is given, or does what it is told."""
-
-    def __init__(
-        self, outcomes: Iterable[Outcome | Exception | Callable[[], Outcome]] = ()
-    ) -> None:
-        self.name = "collecting"
-        self.signals: frozenset[Signal] = frozenset({"traces"})
-        self.spans: list[DecodedSpan] = []
-        self._outcomes = iter(outcomes)
-
-    def export(self, signal: Signal, request: bytes, timeout: float) -> Outcome:  # noqa: ARG002 - the protocol's
-        outcome = next(self._outcomes, Delivered())
-        if callable(outcome):
-            outcome = outcome()
-        if isinstance(outcome, Exception):
-            raise outcome
-        if isinstance(outcome, Delivered):
-            self.spans += decode_traces(request)
-        return outcome
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-def recording(
-    *outcomes: Outcome | Exception | Callable[[], Outcome],
-    **settings: Any,  # noqa: ANN401 - any application, any value
-) -> tuple[Agent, Collecting]:
-    """Return an agent that keeps every trace, and the exporter it has."""
-    exporter = Collecting(outcomes)
-    settings.setdefault("trace_budget", EVERY_TRACE)
-    return Agent(exporters=[exporter], **settings), exporter
-
-
-def account(agent: Agent) -> dict[str, Any]:
-    found: dict[str, Any] = agent.stats()["exporters"]["collecting"]
-    return found
 
 
 async def handler(_: Request) -> Response:
@@ -402,215 +356,3 @@ def test_an_exporter_that_hangs_holds_no_request_and_no_stop() -> None:
     finally:
         release.set()
     flushing.join()
-
-
-# Accounts
-
-
-def test_a_trace_that_is_not_kept_is_dropped_by_sampling() -> None:
-    agent, _ = recording(trace_budget=0)
-    with agent.span("outer"), agent.span("inner"):
-        pass
-    assert account(agent)["created"] == account(agent)["dropped"]["sampling"] == 2
-
-
-@pytest.mark.parametrize(
-    ("outcome", "place", "done"),
-    [
-        (Delivered(), "delivered", True),
-        (Delivered(rejected=1, message="too old"), "rejected", True),
-        (Retry("busy"), "pending", False),
-        (RuntimeError("injected"), "pending", False),
-    ],
-)
-def test_an_outcome_is_counted_in_its_place(
-    outcome: Outcome | Exception, place: str, *, done: bool
-) -> None:
-    agent, _ = recording(outcome)
-    agent._faults.reraise = False
-    with agent.span("one"):
-        pass
-    assert agent.flush() is done
-    seen = account(agent)
-    assert (seen["created"], seen[place]) == (1, 1)
-
-
-def test_a_refused_request_is_dropped_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    agent, _ = recording(Refused("400 Bad Request"))
-    agent.start()
-    with agent.span("one"):
-        pass
-    agent.flush()
-    with caplog.at_level(logging.WARNING, "apmkit"):
-        agent.stop()
-    assert account(agent)["dropped"]["refused"] == 1
-    assert any("400 Bad Request" in record.message for record in caplog.records)
-
-
-def test_a_retried_request_is_delivered_once() -> None:
-    agent, exporter = recording(Retry("busy"), RuntimeError("injected"), Retry("busy", after=60))
-    agent._faults.reraise = False
-    with agent.span("one"):
-        pass
-    assert [agent.flush() for _ in range(4)] == [False, False, False, True]
-    assert [span.name for span in exporter.spans] == ["one"]
-
-
-def whole(seen: dict[str, Any]) -> int:
-    return int(
-        seen["delivered"] + seen["rejected"] + sum(seen["dropped"].values()) + seen["pending"]
-    )
-
-
-def test_created_is_the_sum_of_what_became_of_the_spans_at_every_moment() -> None:
-    outcomes: list[Outcome | Exception] = [
-        Delivered(),
-        Retry("503"),
-        Delivered(rejected=3),
-        Refused("400"),
-        RuntimeError("injected"),
-    ]
-    exporter = Collecting(itertools.islice(itertools.cycle(outcomes), 60))
-    agent = Agent(exporters=[exporter], trace_budget=400)
-    agent._faults.reraise = False
-    finished = threading.Event()
-    seen: list[dict[str, Any]] = []
-
-    def read() -> None:
-        while not finished.is_set():
-            seen.append(account(agent))
-
-    def record(number: int) -> None:
-        for turn in range(300):
-            with agent.span(f"thread {number}"):
-                for _ in range(80 if not turn % 100 else 3):
-                    with agent.span("inner"):
-                        pass
-            if not turn % 10:
-                agent.flush(1)
-
-    reader = threading.Thread(target=read)
-    recorders = [threading.Thread(target=record, args=(number,)) for number in range(4)]
-    for thread in (reader, *recorders):
-        thread.start()
-    for thread in recorders:
-        thread.join()
-    # What is left of the outcomes is used up; from then on everything is delivered.
-    assert any(agent.flush(5) for _ in range(100))
-    finished.set()
-    reader.join()
-    last = account(agent)
-    seen.append(last)
-    assert [one for one in seen if one["created"] != whole(one)] == []
-    assert last["created"] == 4 * (3 * 81 + 297 * 4)
-    assert last["pending"] == 0
-    assert last["delivered"] + last["rejected"] == len(exporter.spans)
-    assert last["dropped"]["sampling"] > 0
-    assert last["dropped"]["refused"] > 0
-    assert last["rejected"] > 0
-
-
-# Fork
-
-
-def in_a_child(work: Callable[[], object]) -> Any:  # noqa: ANN401 - any application, any value
-    """Fork, run `work` in the child, and return what it returned."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        signal.alarm(20)  # a child that hangs is to fail the test, not to stay
-        status = 1
-        try:
-            os.write(writer, json.dumps(work()).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as results:
-        answer = results.read()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    return json.loads(answer)
-
-
-@forks
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_has_an_account_of_its_own_and_records_and_stops() -> None:
-    agent, exporter = recording()
-    agent.start()
-    agent._pipeline._deliveries[
-        0
-    ]._lock.acquire()  # another thread is delivering as the process forks
-    with agent.span("of the parent"):
-        pass
-    open_span = agent.tracer.start_span("open in the parent")
-
-    def work() -> dict[str, Any]:
-        at_first = account(agent)
-        exporter.spans.clear()
-        agent.start()
-        with agent.span("of the child"):
-            pass
-        agent.stop()
-        return {
-            "at first": (at_first["created"], at_first["pending"]),
-            "open": agent.stats()["open_requests"],
-            "names": [span.name for span in exporter.spans],
-            "account": account(agent),
-        }
-
-    child = in_a_child(work)
-    agent._pipeline._deliveries[0]._lock.release()
-    assert child["at first"] == [0, 0]
-    assert child["open"] == 0
-    assert child["names"] == ["of the child"]
-    assert child["account"]["created"] == child["account"]["delivered"] == 1
-    open_span.end()
-    assert agent.flush()
-    assert [span.name for span in exporter.spans] == ["of the parent", "open in the parent"]
-
-
-@forks
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_children_and_parent_have_identifiers_of_their_own() -> None:
-    agent, _ = recording()
-
-    def identifiers() -> list[str]:
-        spans = [agent.tracer.start_span("span") for _ in range(20)]
-        return [
-            f"{span.get_span_context().trace_id:032x}{span.get_span_context().span_id:016x}"
-            for span in spans
-        ]
-
-    found = [*in_a_child(identifiers), *in_a_child(identifiers), *identifiers()]
-    assert len(set(found)) == 60
-
-
-@forks
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_while_other_threads_record_does_not_hang_the_child() -> None:
-    agent, _ = recording()
-    agent.start()
-    finished = threading.Event()
-
-    def record() -> None:
-        while not finished.is_set():
-            with agent.span("busy"):
-                agent.flush(0.001)
-
-    threads = [threading.Thread(target=record) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-
-    def work() -> int:
-        with agent.span("of the child"):
-            pass
-        agent.start()
-        agent.stop()
-        return int(account(agent)["delivered"])
-
-    try:
-        assert [in_a_child(work) for _ in range(5)] == [1] * 5
-    finally:
-        finished.set()
-        for thread in threads:
-            thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 from asgiref.compatibility import guarantee_single_callable
@@ -78,7 +79,8 @@ class ServerInstrumentation:
 
     def excluded(self, scope: Scope) -> bool:
         """Tell whether `OTEL_PYTHON_EXCLUDED_URLS` (or `…_ASGI_…`) names the URL of this request."""
-        host = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
+        headers = scope["headers"] = list(scope["headers"])  # may be readable only once
+        host = next((v.decode("latin-1") for k, v in headers if k == b"host"), "")
         url = f"{scope.get('scheme', 'http')}://{host}{scope.get('path', '')}"
         return self._excluded.url_disabled(url)
 
@@ -102,6 +104,7 @@ class Instrumented:
         self.app: Application = guarantee_single_callable(app)  # type: ignore[no-untyped-call]
         self.server = server
         self._recorded_elsewhere = recorded_elsewhere(app)
+        self._silences_fastapi = "fastapi" in sys.modules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application once, recorded."""
@@ -141,6 +144,9 @@ class Instrumented:
             server.faults.internal("asgi.begin", error)
             return None
         scope["apmkit.recorded"] = True
+        if self._silences_fastapi:
+            # What newer FastAPI looks for before it makes a span of its own.
+            scope["fastapi.telemetry"] = None
         return exchange
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -32,6 +32,9 @@ _SERVER_ERROR = 500
 _BACKGROUND = 10_000_000
 """Nanoseconds of work after the response that make it a background task."""
 
+_FILE_BODIES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+"""Messages of ASGI extensions by which the server sends a file as the body."""
+
 _MAX_PEERS = 1_024
 
 _METHODS = frozenset(
@@ -112,17 +115,32 @@ class Exchange:
                 self.response_headers = headers
                 if self.status >= _SERVER_ERROR:
                     self.server_error = True
-            elif kind == "http.response.trailers" and not message.get("more_trailers", False):
+            elif self._is_last(kind, message):
                 return self._send_last(message)
         except Exception as error:  # noqa: BLE001 - the server says what is wrong with a message
             self.server.faults.internal("asgi.send", error)
         return self.inner(message)
 
+    def _is_last(self, kind: str, message: Message) -> bool:
+        if kind == "http.response.trailers":
+            return not message.get("more_trailers", False)
+        if kind not in _FILE_BODIES or message.get("more_body", False):
+            return False
+        self.body_size = self._announced_size()
+        return not self.trailers
+
     def _streams(self) -> None:
         self.streamed = True
         for name, value in self.response_headers:
-            if name == b"content-type":
+            if name.lower() == b"content-type":
                 self.event_stream = value.startswith(b"text/event-stream")
+
+    def _announced_size(self) -> int:
+        # The server reads the file itself; only the header tells how long it is.
+        for name, value in self.response_headers:
+            if name.lower() == b"content-length" and value.isdigit():
+                return int(value)
+        return 0
 
     async def _send_last(self, message: Message) -> None:
         await self.inner(message)
@@ -140,7 +158,8 @@ class Exchange:
                 self.follow().fail(error)
             return
         if isinstance(error, asyncio.CancelledError):
-            self.outcome = "cancelled"
+            if not self.sent:
+                self.outcome = "cancelled"
         else:
             self.error = error
 

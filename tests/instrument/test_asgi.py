@@ -329,6 +329,22 @@ def test_excluded_urls_are_not_recorded(name: str, monkeypatch: pytest.MonkeyPat
     assert [span.attributes["url.path"] for span in recorder.requests()] == ["/shop"]
 
 
+def test_headers_are_read_once_for_excluded_urls_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_EXCLUDED_URLS", "shop.example/health")
+    seen: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend(scope["headers"])
+        await ok(scope, receive, send)
+
+    recorder = Recorder()
+    headers = [(b"host", b"shop.example")]
+    for path in ("/health", "/shop"):
+        asyncio.run(drive(recorder.around(app), http_scope(path, headers=iter(headers))))
+    assert seen == headers * 2
+    assert [span.attributes["url.path"] for span in recorder.requests()] == ["/shop"]
+
+
 def test_an_application_wrapped_twice_is_recorded_once() -> None:
     recorder = Recorder()
     inner = Starlette(

@@ -127,6 +127,17 @@ def test_an_asgi_2_application_is_answered() -> None:
     assert recorder.request().attributes["http.response.status_code"] == 200
 
 
+@pytest.mark.parametrize("kind", ["pathsend", "zerocopysend"])
+def test_a_file_that_the_server_sends_itself_is_the_whole_response(kind: str) -> None:
+    headers = [(b"Content-Length", b"1234")]
+    messages = [started(headers=headers), {"type": f"http.response.{kind}", "path": "/srv/file"}]
+    recorder, sent = run(sending(*messages))
+    assert sent == messages
+    span = recorder.request()
+    assert span.attributes["http.response.body.size"] == 1234
+    assert "apmkit.http.outcome" not in span.attributes
+
+
 def test_headers_that_can_be_read_only_once_arrive() -> None:
     recorder, sent = run(sending(started(headers=iter([(b"x-a", b"1")])), LAST))
     assert list(sent[0]["headers"]) == [(b"x-a", b"1")]
@@ -343,6 +354,21 @@ def test_a_cancelled_request_is_cancelled_and_no_error() -> None:
     span = recorder.request()
     assert span.attributes["apmkit.http.outcome"] == "cancelled"
     assert (span.status, span.events) == ("unset", [])
+
+
+def test_a_request_that_is_cancelled_after_its_500_was_answered() -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send(started(status=500))
+        await send(LAST)
+        raise asyncio.CancelledError
+
+    async def serve() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await drive(recorder.around(app), http_scope())
+
+    recorder = Recorder()
+    asyncio.run(serve())
+    assert "apmkit.http.outcome" not in recorder.request().attributes
 
 
 def test_a_client_that_leaves_a_stream_ends_the_request() -> None:
