@@ -6,7 +6,6 @@ import atexit
 import functools
 import os
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,10 +14,10 @@ from opentelemetry import trace as trace_api
 from apmkit.config import Settings
 from apmkit.instrument.asgi import Instrumented, ServerInstrumentation
 from apmkit.instrument.calls import CacheCall, DatabaseCall
+from apmkit.instrument.runtime import observe_process
 from apmkit.instrument.wrap import wrap
 from apmkit.ops.endpoints import guarded, taken
 from apmkit.pipeline import Pipeline
-from apmkit.record.current import CurrentSpan
 from apmkit.record.faults import Faults
 from apmkit.record.metrics import DEFAULT_BOUNDARIES, Metrics
 from apmkit.record.sampling import BudgetSampler, Sampler, StandardHead
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
-    from apmkit.instrument.asgi import Application, Receive, Scope, Send
+    from apmkit.instrument.asgi import Application
+    from apmkit.record.current import CurrentSpan
     from apmkit.record.metrics import Counter, Gauge, Histogram
     from apmkit.relay.export import Exporter
 
@@ -57,13 +57,19 @@ class Agent:
         ...     span.set_attribute("basket.value", 42.5)
     """
 
-    def __init__(self, *, exporters: str | Sequence[str | Exporter] | None = None, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        *,
+        exporters: str | Sequence[str | Exporter] | None = None,
+        **settings: Any,  # noqa: ANN401 - checked by Settings, which names what it refuses
+    ) -> None:
         if isinstance(exporters, str):
             exporters = [name.strip() for name in exporters.split(",")]
         if exporters is not None:
             settings["exporters"] = [name for name in exporters if isinstance(name, str)]
         self.settings = Settings.load(**settings)
         self.metrics = Metrics()
+        observe_process(self.metrics)
         self._faults = Faults(self.metrics)
         given = [exporter for exporter in exporters or () if not isinstance(exporter, str)]
         self._pipeline = Pipeline(self.settings, given, self.metrics, self._faults)
@@ -129,7 +135,9 @@ class Agent:
             statement: what is executed; literals are masked.
             details: see `apmkit.instrument.calls.DatabaseCall`.
         """
-        return DatabaseCall(self.tracer_provider, self.metrics, system, statement=statement, **details)
+        return DatabaseCall(
+            self.tracer_provider, self.metrics, system, statement=statement, **details
+        )
 
     def cache_call(self, cache: str, operation: str, **details: Any) -> CacheCall:  # noqa: ANN401
         """Record a block as a cache operation; set `call.hit` in it for a lookup.
@@ -150,7 +158,9 @@ class Agent:
         name = f"{function.__module__}.{function.__qualname__}"
         return self.tracer.start_as_current_span(name)(function)
 
-    def record(self, name: str, value: float, attributes: Mapping[str, AttributeValue] | None = None) -> None:
+    def record(
+        self, name: str, value: float, attributes: Mapping[str, AttributeValue] | None = None
+    ) -> None:
         """Count `value` into the histogram `name`; attributes become labels."""
         try:
             self.metrics.histogram(name).observe(value, attributes)
@@ -166,7 +176,11 @@ class Agent:
         return self.metrics.gauge(name, unit, description)
 
     def histogram(
-        self, name: str, unit: str = "", description: str = "", boundaries: Sequence[float] = DEFAULT_BOUNDARIES
+        self,
+        name: str,
+        unit: str = "",
+        description: str = "",
+        boundaries: Sequence[float] = DEFAULT_BOUNDARIES,
     ) -> Histogram:
         """Return the histogram of this name, with these bucket boundaries."""
         return self.metrics.histogram(name, unit, description, boundaries)
@@ -175,10 +189,8 @@ class Agent:
 
     def start(self) -> None:
         """Start the agent's threads, if they do not run. The first request does it too."""
-        if self.server.running or self.settings.disabled:
-            return
         with self._lock:
-            if self.server.running:
+            if self.server.running or self.settings.disabled:
                 return
             self.server.running = True
             for reference in self._applications:
@@ -239,7 +251,12 @@ class Middleware(Instrumented):
         super().__init__(app, agent.server)
 
 
-def instrument(app: Any, *, exporters: Sequence[str | Exporter] | None = None, **settings: Any) -> Agent:  # noqa: ANN401
+def instrument(
+    app: Any,  # noqa: ANN401 - FastAPI or Starlette, neither of which is a dependency
+    *,
+    exporters: str | Sequence[str | Exporter] | None = None,
+    **settings: Any,  # noqa: ANN401 - checked by Settings, which names what it refuses
+) -> Agent:
     """Instrument a FastAPI or Starlette application in place.
 
     Args:
@@ -289,7 +306,7 @@ def _sampler(settings: Settings) -> Sampler:
     if settings.traces_sampler is None:
         return BudgetSampler(settings.trace_budget)
     # Reads OTEL_TRACES_SAMPLER and its argument in their standard meaning.
-    from opentelemetry.sdk.trace.sampling import _get_from_env_or_default  # noqa: PLC0415
+    from opentelemetry.sdk.trace.sampling import _get_from_env_or_default
 
     return StandardHead(_get_from_env_or_default())
 

@@ -1,4 +1,4 @@
-"""From the settings to running exporters: finds them, starts their threads, keeps their accounts."""
+"""From the settings to running exporters: finds them, starts their threads, keeps accounts."""
 
 from __future__ import annotations
 
@@ -86,14 +86,22 @@ class Pipeline:
     def watch(self, provider: TracerProvider) -> None:
         """Take this provider's spans into the accounts, and these into the metrics."""
         self._provider = provider
-        spans = self._metrics.gauge("apmkit.spans", "{span}", "Spans by exporter and what became of them.")
+        spans = self._metrics.gauge(
+            "apmkit.spans", "{span}", "Spans by exporter and what became of them."
+        )
 
         def observe() -> None:
             for name, account in self.accounts().items():
                 for outcome in ("created", "delivered", "rejected", "pending"):
-                    spans.set(account[outcome], {"apmkit.exporter": name, "apmkit.outcome": outcome})
+                    spans.set(
+                        account[outcome], {"apmkit.exporter": name, "apmkit.outcome": outcome}
+                    )
                 for reason, number in account["dropped"].items():
-                    labels = {"apmkit.exporter": name, "apmkit.outcome": "dropped", "apmkit.reason": reason}
+                    labels = {
+                        "apmkit.exporter": name,
+                        "apmkit.outcome": "dropped",
+                        "apmkit.reason": reason,
+                    }
                     spans.set(number, labels)
 
         self._metrics.observe_with(observe)
@@ -112,11 +120,16 @@ class Pipeline:
         """Start the threads."""
         self._stopping = False
         self._workers.append(worker.chores(self._provider, self.relay, self._faults))
-        self._workers += [worker.traces(delivery, self._is_stopping) for delivery in self._deliveries]
+        self._workers += [
+            worker.traces(delivery, self._is_stopping) for delivery in self._deliveries
+        ]
         for exporter in self._exporters:
             if "metrics" in getattr(exporter, "signals", ()):
                 thread, send = worker.metrics(
-                    exporter, self._settings.metric_export_interval, self._encode_metrics, self._faults
+                    exporter,
+                    self._settings.metric_export_interval,
+                    self._encode_metrics,
+                    self._faults,
                 )
                 self._workers.append(thread)
                 self._senders.append(send)
@@ -142,6 +155,11 @@ class Pipeline:
             thread.stop(deadline - time.monotonic())
         self._workers.clear()
         self._senders.clear()
+        for exporter in self._exporters:
+            try:
+                exporter.close()
+            except Exception as error:  # noqa: BLE001 - anybody's exporter may raise anything
+                self._faults.internal(f"exporter.{exporter.name}", error)
         self._faults.report()
 
     def accounts(self) -> dict[str, dict[str, Any]]:

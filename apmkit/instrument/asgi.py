@@ -78,7 +78,7 @@ class ServerInstrumentation:
         self._extract = extract_configured if self.reads_all_headers else extract_w3c
 
     def excluded(self, scope: Scope) -> bool:
-        """Tell whether `OTEL_PYTHON_EXCLUDED_URLS` (or `…_ASGI_…`) names the URL of this request."""
+        """Tell whether `OTEL_PYTHON_EXCLUDED_URLS` (or `…_ASGI_…`) names this request's URL."""
         headers = scope["headers"] = list(scope["headers"])  # may be readable only once
         host = next((v.decode("latin-1") for k, v in headers if k == b"host"), "")
         url = f"{scope.get('scheme', 'http')}://{host}{scope.get('path', '')}"
@@ -126,7 +126,9 @@ class Instrumented:
             set_context(before)
             exchange.returned()
 
-    def _begin(self, kind: type[Exchange], scope: Scope, send: Send, before: Context) -> Exchange | None:
+    def _begin(
+        self, kind: type[Exchange], scope: Scope, send: Send, before: Context
+    ) -> Exchange | None:
         """Start the span of a request; None if it is not to be recorded."""
         server = self.server
         try:
@@ -201,11 +203,15 @@ def _in_server_span(context: Context, scope: Scope) -> bool:
 
 
 def recorded_elsewhere(app: Any) -> bool:  # noqa: ANN401 - any ASGI application
-    """Tell whether OpenTelemetry's own middleware is inside `app`: its spans arrive by the provider."""
+    """Tell whether OpenTelemetry's own middleware is in `app`: its spans arrive by the provider."""
     for _ in range(_MAX_LAYERS):
-        classes = [type(app), *(getattr(layer, "cls", None) for layer in getattr(app, "user_middleware", ()))]
+        classes = [
+            type(app),
+            *(getattr(layer, "cls", None) for layer in getattr(app, "user_middleware", ())),
+        ]
         if getattr(app, "_is_instrumented_by_opentelemetry", False) or any(
-            getattr(kind, "__module__", "") == "opentelemetry.instrumentation.asgi" for kind in classes
+            getattr(kind, "__module__", "") == "opentelemetry.instrumentation.asgi"
+            for kind in classes
         ):
             return True
         app = getattr(app, "app", None)

@@ -89,7 +89,7 @@ class DatabaseCall(_Block):
 
     __slots__ = ("_collection", "_namespace", "_operation", "_statement", "_system")
 
-    def __init__(  # noqa: PLR0913 - what the semantic conventions tell of a call
+    def __init__(
         self,
         provider: TracerProvider,
         metrics: Metrics,
@@ -152,7 +152,7 @@ class CacheCall(_Block):
 
     __slots__ = ("_cache", "_operation", "_tier", "hit", "key")
 
-    def __init__(  # noqa: PLR0913 - what there is to tell of an operation
+    def __init__(
         self,
         provider: TracerProvider,
         metrics: Metrics,

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.util.http import (
     OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS as SANITIZE,
+)
+from opentelemetry.util.http import (
     OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST as REQUEST,
+)
+from opentelemetry.util.http import (
     OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE as RESPONSE,
+)
+from opentelemetry.util.http import (
     SanitizeValue,
     get_custom_headers,
     normalise_request_header_name,

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
+    from apmkit.instrument.asgi import Message, Scope, Send, ServerInstrumentation
     from apmkit.instrument.capture import Headers
     from apmkit.instrument.http_metrics import Key, RequestSeries
-    from apmkit.instrument.asgi import Message, Scope, Send, ServerInstrumentation
     from apmkit.record.span import Span
 
 _SERVER = SpanKind.SERVER
@@ -194,7 +194,11 @@ class Exchange:
             failed = self.error is not None or status >= _SERVER_ERROR
             error_type = None
             if failed:
-                error_type = str(int(status)) if status >= _SERVER_ERROR else qualified_name(type(self.error))
+                error_type = (
+                    str(int(status))
+                    if status >= _SERVER_ERROR
+                    else qualified_name(type(self.error))
+                )
             self.key = key = (
                 route_template(self.scope),
                 self.method,
@@ -237,7 +241,7 @@ class Exchange:
             provider = self.server.provider
             name = f"{self._name()} background"
             span = provider.start_root(name, SpanKind.INTERNAL, self.ended)
-            span.trace.sampled = self.span.trace.kept
+            span.trace.kept = self.span.trace.kept
             span.add_link(self.span.get_span_context())
             self.background = span
         return self.background
@@ -261,7 +265,11 @@ class Exchange:
         if series is None or span.name != self.method or (own and series.attributes.keys() & own):
             if span.name == self.method:
                 span.name = self._name()
-            span.attributes = {**self._shared_attributes(), **self._attributes(), **self._peer().attributes}
+            span.attributes = {
+                **self._shared_attributes(),
+                **self._attributes(),
+                **self._peer().attributes,
+            }
         else:
             span.shared = series, self._peer()
             span.attributes = self._attributes()

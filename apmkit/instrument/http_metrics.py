@@ -68,13 +68,22 @@ class HttpMetrics:
         self._provider = provider
         self.by_key: dict[Key, RequestSeries] = {}
         self._duration = metrics.histogram(
-            "http.server.request.duration", "s", "Duration of HTTP server requests.", HTTP_DURATION_BOUNDARIES
+            "http.server.request.duration",
+            "s",
+            "Duration of HTTP server requests.",
+            HTTP_DURATION_BOUNDARIES,
         )
         self._response_size = metrics.histogram(
-            "http.server.response.body.size", "By", "Size of HTTP server response bodies.", SIZE_BOUNDARIES
+            "http.server.response.body.size",
+            "By",
+            "Size of HTTP server response bodies.",
+            SIZE_BOUNDARIES,
         )
         self._request_size = metrics.histogram(
-            "http.server.request.body.size", "By", "Size of HTTP server request bodies.", SIZE_BOUNDARIES
+            "http.server.request.body.size",
+            "By",
+            "Size of HTTP server request bodies.",
+            SIZE_BOUNDARIES,
         )
         self.first_byte = metrics.histogram(
             "apmkit.http.server.time_to_first_byte",

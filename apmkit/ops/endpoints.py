@@ -25,7 +25,10 @@ def guarded(endpoint: Application, settings: Settings) -> Application:
         if allowed(scope, settings.ops_token, settings.ops_networks):
             await endpoint(scope, receive, send)
             return
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_REFUSAL))]
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(_REFUSAL)),
+        ]
         await send({"type": "http.response.start", "status": 403, "headers": headers})
         await send({"type": "http.response.body", "body": _REFUSAL})
 

@@ -61,7 +61,10 @@ class CurrentSpan:
         return self.span
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         """Set the parent back and end the span."""
         span = self.span
@@ -82,7 +85,10 @@ class CurrentSpan:
         return self.__enter__()
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         """Do as `with` does."""
         self.__exit__(kind, error, tb)

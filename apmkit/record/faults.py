@@ -1,4 +1,4 @@
-"""What goes wrong inside the agent: counted at once, logged later, never raised into the application."""
+"""What goes wrong inside the agent: counted at once, logged later, hidden from the application."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Faults:
 
     def __init__(self, metrics: Metrics) -> None:
         self.reraise = False
-        self._errors = metrics.counter("apmkit.internal.errors", "{error}", "Errors inside the agent.")
+        self._errors = metrics.counter(
+            "apmkit.internal.errors", "{error}", "Errors inside the agent."
+        )
         self._malformed = metrics.counter(
             "apmkit.malformed.input", "{input}", "Request parts that the agent could not read."
         )
@@ -38,7 +40,9 @@ class Faults:
     def internal(self, place: str, error: Exception) -> None:
         """Count an error inside the agent, to be logged by and by."""
         self._errors.add(1, {"apmkit.place": place})
-        self._waiting.append((place, f"apmkit failed in {place}; the application is not affected", error))
+        self._waiting.append(
+            (place, f"apmkit failed in {place}; the application is not affected", error)
+        )
         if self.reraise:
             raise error
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import TypeAlias
 
     from opentelemetry.util.types import AttributeValue
-    from typing_extensions import TypeAlias
 
 MAX_SERIES = 2_000
 MAX_LABEL_LENGTH = 1_024
@@ -73,9 +73,7 @@ class HistogramSeries:
 
     __slots__ = ("attributes", "boundaries", "counts", "exemplars", "sum")
 
-    def __init__(
-        self, attributes: Labels, boundaries: Sequence[float]
-    ) -> None:
+    def __init__(self, attributes: Labels, boundaries: Sequence[float]) -> None:
         self.attributes = attributes
         self.boundaries = boundaries
         self.counts = [0] * (len(boundaries) + 1)
@@ -137,9 +135,15 @@ class Instrument(Generic[SeriesType]):
         Returns:
             The series, or the one overflow series once the metric has 2,000 others.
         """
-        pairs: Labels = tuple(sorted((str(key), _label(value)) for key, value in (attributes or {}).items()))
+        pairs: Labels = tuple(
+            sorted((str(key), _label(value)) for key, value in (attributes or {}).items())
+        )
         # 1, 1.0 and True are equal in Python and three labels on the wire.
-        key = pairs if all(type(v) is str for _, v in pairs) else (pairs, *(type(v) for _, v in pairs))
+        key = (
+            pairs
+            if all(type(v) is str for _, v in pairs)
+            else (pairs, *(type(v) for _, v in pairs))
+        )
         found: SeriesType | None = self.series.get(key)
         return found if found is not None else self._create(key, pairs)
 
@@ -195,7 +199,11 @@ class Histogram(Instrument[HistogramSeries]):
             message = f"histogram {name!r}: boundaries must increase; they are {self.boundaries!r}"
             raise ValueError(message)
         super().__init__(
-            "histogram", name, unit, description, lambda pairs: HistogramSeries(pairs, self.boundaries)
+            "histogram",
+            name,
+            unit,
+            description,
+            lambda pairs: HistogramSeries(pairs, self.boundaries),
         )
 
     def observe(self, value: float, attributes: Mapping[str, AttributeValue] | None = None) -> None:
@@ -212,7 +220,9 @@ class Metrics:
 
     def counter(self, name: str, unit: str = "", description: str = "") -> Counter:
         """Return the counter of this name."""
-        return self._get(Counter, name, lambda: Counter("counter", name, unit, description, NumberSeries))
+        return self._get(
+            Counter, name, lambda: Counter("counter", name, unit, description, NumberSeries)
+        )
 
     def gauge(self, name: str, unit: str = "", description: str = "") -> Gauge:
         """Return the gauge of this name."""
@@ -238,12 +248,16 @@ class Metrics:
             observer()
         return list(self._instruments.values())
 
-    def _get(self, kind: type[InstrumentType], name: str, make: Callable[[], InstrumentType]) -> InstrumentType:
+    def _get(
+        self, kind: type[InstrumentType], name: str, make: Callable[[], InstrumentType]
+    ) -> InstrumentType:
         found: Instrument[Any] | None = self._instruments.get(name)
         if found is None:
             found = self._instruments.setdefault(name, make())
         if not isinstance(found, kind):
-            message = f"metric {name!r} is a {found.kind}; it cannot be a {kind.__name__.lower()} too"
+            message = (
+                f"metric {name!r} is a {found.kind}; it cannot be a {kind.__name__.lower()} too"
+            )
             raise ValueError(message)  # noqa: TRY004 - the name is at fault, not a type
         return found
 

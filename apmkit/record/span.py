@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         def describe(self, span: Span) -> None:
             """Set the span's name, attributes and status; give its metrics their exemplar."""
 
+
 MAX_ATTRIBUTES = 128
 MAX_EVENTS = 128
 MAX_LINKS = 128
@@ -130,7 +131,9 @@ class Span(trace_api.Span):
         if trace.threshold is not None and trace.sampled:
             state = with_threshold(state or TraceState(), trace.threshold)
         flags = _SAMPLED if trace.sampled else _NOT_SAMPLED
-        return SpanContext(trace.trace_id, self.span_id, is_remote=False, trace_flags=flags, trace_state=state)
+        return SpanContext(
+            trace.trace_id, self.span_id, is_remote=False, trace_flags=flags, trace_state=state
+        )
 
     def is_recording(self) -> bool:
         """Tell whether the span is still open."""
@@ -151,7 +154,9 @@ class Span(trace_api.Span):
         for key, value in attributes.items():
             self.set_attribute(key, value)
 
-    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+    def add_event(
+        self, name: str, attributes: Attributes = None, timestamp: int | None = None
+    ) -> None:
         """Add an event; `timestamp` is Unix time in nanoseconds, now by default."""
         if self.end_time:
             return
@@ -228,7 +233,10 @@ class Span(trace_api.Span):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         """Record an exception that passes and end the span."""
         if error is not None and self.is_recording():

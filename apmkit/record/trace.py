@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from opentelemetry.trace import SpanContext
     from opentelemetry.util.types import AttributeValue
-    from typing_extensions import TypeAlias
 
     from apmkit.record.call import Call
     from apmkit.record.metrics import HistogramSeries
@@ -44,9 +45,21 @@ class Trace(list["Entry"]):
     span; at 0 the trace takes the slow path: it is full, or its root has ended.
     """
 
-    __slots__ = ("ended", "follower", "kept", "overflow", "parent", "room", "sampled", "threshold", "trace_id")
+    __slots__ = (
+        "ended",
+        "follower",
+        "kept",
+        "overflow",
+        "parent",
+        "room",
+        "sampled",
+        "threshold",
+        "trace_id",
+    )
 
-    def __init__(self, trace_id: int, parent: SpanContext | None, threshold: int | None, *, sampled: bool) -> None:
+    def __init__(
+        self, trace_id: int, parent: SpanContext | None, threshold: int | None, *, sampled: bool
+    ) -> None:
         self.trace_id = trace_id
         self.parent = parent
         self.sampled = sampled

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 SCOPE = ("apmkit", "")
 """The instrumentation scope of what apmkit records itself."""
 
-_OPEN_TOO_LONG = 60_000_000_000
+_SECOND = 1_000_000_000
+_LONGEST = 1e9
+_OPEN_TOO_LONG = 60 * _SECOND
 
 
 class Sink(Protocol):
@@ -58,11 +60,13 @@ class TracerProvider(trace_api.TracerProvider):
         over_limit: spans that a kept trace did not have room for.
     """
 
-    def __init__(self, sampler: Sampler, sink: Sink, faults: Faults, slow_after: float = 1.0) -> None:
+    def __init__(
+        self, sampler: Sampler, sink: Sink, faults: Faults, slow_after: float = 1.0
+    ) -> None:
         self.sampler = sampler
         self.sink = sink
         self.faults = faults
-        self.slow_after = int(slow_after * 1e9) if slow_after < 1e9 else 1 << 62
+        self.slow_after = int(min(slow_after, _LONGEST) * _SECOND)
         self.open: dict[Span, None] = {}
         self.calls: dict[Hashable, Any] = {}
         self.unsampled = 0
@@ -110,7 +114,9 @@ class TracerProvider(trace_api.TracerProvider):
                 parent = trace.follower.follow()
             return Span(self, parent.trace, parent, name, kind, start, scope)
         context = parent.get_span_context() if isinstance(parent, trace_api.Span) else None
-        return self.start_root(name, kind, start, context if context and context.is_valid else None, scope)
+        return self.start_root(
+            name, kind, start, context if context and context.is_valid else None, scope
+        )
 
     def span_ended(self, span: Span) -> None:
         """Take a span whose `end` was called."""
@@ -129,7 +135,11 @@ class TracerProvider(trace_api.TracerProvider):
         trace.room = 0
         self.open.pop(span, None)
         slow = slow or span.end_time - span.start > self.slow_after
-        if trace.sampled or ((error or slow) and self.sampler.tail(error=error, slow=slow)):
+        if (
+            trace.sampled
+            or trace.kept
+            or ((error or slow) and self.sampler.tail(error=error, slow=slow))
+        ):
             trace.kept = True
             self.over_limit += trace.overflow
             self.sink.keep(trace, span)
@@ -150,14 +160,18 @@ class TracerProvider(trace_api.TracerProvider):
                 parent = trace.follower.follow()
                 if parent.trace.room > 0:
                     parent.trace.room -= 1
-                    parent.trace.append((call, parent, start, end, error, attributes, series, bucket))
+                    parent.trace.append(
+                        (call, parent, start, end, error, attributes, series, bucket)
+                    )
                     return
                 trace = parent.trace
             self._no_room(trace, entry)
             return
         trace_id = random_bits(128) or 1
         sampled = self.sampler.head(trace_id, start)
-        if sampled or self.sampler.tail(error=error is not None, slow=end - start > self.slow_after):
+        if sampled or self.sampler.tail(
+            error=error is not None, slow=end - start > self.slow_after
+        ):
             trace = Trace(trace_id, None, self.sampler.threshold, sampled=sampled)
             trace.append(entry)
             self.sink.keep(trace, None)
@@ -171,13 +185,16 @@ class TracerProvider(trace_api.TracerProvider):
         """
         for span in list(self.open):
             trace = span.trace
-            if now - span.start > _OPEN_TOO_LONG and not trace.kept:
-                if trace.sampled or self.sampler.tail(error=False, slow=True):
-                    trace.kept = trace.sampled = True
-                    entries = Trace(trace.trace_id, trace.parent, trace.threshold, sampled=True)
-                    while trace:
-                        entries.append(trace.pop(0))
-                    self.sink.keep(entries, span, open_until=now)
+            if now - span.start <= _OPEN_TOO_LONG or trace.kept:
+                continue
+            if trace.sampled or self.sampler.tail(error=False, slow=True):
+                trace.kept = True
+                entries = Trace(
+                    trace.trace_id, trace.parent, trace.threshold, sampled=trace.sampled
+                )
+                while trace:
+                    entries.append(trace.pop(0))
+                self.sink.keep(entries, span, open_until=now)
 
     def _no_room(self, trace: Trace, entry: Entry) -> None:
         if not trace.ended:

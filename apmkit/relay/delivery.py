@@ -122,7 +122,9 @@ class Delivery:
         """Return where the spans are that this exporter was given, at one moment."""
         with self._account_lock:
             pending = self.reader.pending
-            return Account(self.delivered, self.rejected, self.refused, self.reader.overflowed, pending)
+            return Account(
+                self.delivered, self.rejected, self.refused, self.reader.overflowed, pending
+            )
 
     def _attempt(self, request: bytes, timeout: float) -> Outcome:
         try:
@@ -149,7 +151,9 @@ class Delivery:
             with self._account_lock:
                 self.refused += spans
                 self.reader.acknowledge()
-            self._warn(f"the backend refused a request ({outcome.reason}); its {spans} spans are dropped")
+            self._warn(
+                f"the backend refused a request ({outcome.reason}); its {spans} spans are dropped"
+            )
         self._failures = 0
         self._next_attempt = 0.0
         return True
@@ -160,4 +164,6 @@ class Delivery:
         return max(delay, min(outcome.after or 0.0, _LONGEST_RETRY_AFTER))
 
     def _warn(self, sentence: str) -> None:
-        self._faults.warn(f"exporter.{self.exporter.name}", f"exporter {self.exporter.name!r}: {sentence}")
+        self._faults.warn(
+            f"exporter.{self.exporter.name}", f"exporter {self.exporter.name!r}: {sentence}"
+        )

@@ -92,7 +92,7 @@ class Exporter(Protocol):
         ...
 
     def close(self) -> None:
-        """Release connections. Nothing is exported after it."""
+        """Release connections. An agent that is started again exports again."""
         ...
 
 

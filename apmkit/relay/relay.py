@@ -1,4 +1,4 @@
-"""The way of a kept trace: redacted, encoded, appended to the journal, delivered by the exporters."""
+"""The way of a kept trace out of the hot path: redacted, encoded, appended to the journal."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Attribute = tuple[str, str | bool | int | float]
 
 
-class Exemplar(msgspec.Struct, frozen=True):
+class Exemplar(msgspec.Struct, frozen=True, gc=False):
     """A measured value and the kept trace in which it was measured (identifiers in hex)."""
 
     value: float
@@ -25,7 +25,7 @@ class Exemplar(msgspec.Struct, frozen=True):
     span_id: str
 
 
-class Point(msgspec.Struct):
+class Point(msgspec.Struct, gc=False):
     """One series of a metric.
 
     A counter or gauge has `value`. A histogram has `counts` (a bucket more than the metric has
@@ -39,7 +39,7 @@ class Point(msgspec.Struct):
     exemplars: dict[int, Exemplar] = {}
 
 
-class MetricData(msgspec.Struct):
+class MetricData(msgspec.Struct, gc=False):
     """A metric with all its series. `kind` is "counter", "gauge" or "histogram"."""
 
     name: str
@@ -58,7 +58,9 @@ class Snapshot(msgspec.Struct):
     metrics: list[MetricData]
 
 
-def take(metrics: Metrics, start_unix_nano: int, pause: Callable[[], None] | None = None) -> Snapshot:
+def take(
+    metrics: Metrics, start_unix_nano: int, pause: Callable[[], None] | None = None
+) -> Snapshot:
     """Read every instrument.
 
     Args:

@@ -90,8 +90,9 @@ def encode(
                 body = _rare_leaf(entry, trace_id, span_id, offset) + suffix
                 own += (b"\x12", varint(len(body)), body)
             else:
+                own_id = span_id.to_bytes(8, "big")
                 header = _HEADER.pack(
-                    b"\x0a\x10", trace_id, b"\x12\x08", span_id.to_bytes(8, "big"), b"\x22\x08", parent_id,
+                    b"\x0a\x10", trace_id, b"\x12\x08", own_id, b"\x22\x08", parent_id,
                     b"\x39", start + offset, b"\x41", finish + offset,
                 )  # fmt: skip
                 own += (prefix, header, suffix)
@@ -103,7 +104,9 @@ def encode(
     return _grouped(own, foreign)
 
 
-def _put(own: list[bytes], foreign: dict[tuple[str, str], list[bytes]], span: Span, body: bytes) -> None:
+def _put(
+    own: list[bytes], foreign: dict[tuple[str, str], list[bytes]], span: Span, body: bytes
+) -> None:
     if span.scope is SCOPE:
         own += (b"\x12", varint(len(body)), body)
     else:
@@ -130,8 +133,9 @@ def _span(span: Span, trace_id: bytes, offset: int, end: int) -> bytes:
             b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x39", start, b"\x41", end + offset
         )
     else:
+        parent_id = span.parent_span_id.to_bytes(8, "big")
         body = _HEADER.pack(
-            b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x22\x08", span.parent_span_id.to_bytes(8, "big"),
+            b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x22\x08", parent_id,
             b"\x39", start, b"\x41", end + offset,
         )  # fmt: skip
     if span.shared:
@@ -177,12 +181,17 @@ def _of_root(span: Span) -> bytes:
 
 
 def _rare_leaf(entry: Leaf, trace_id: bytes, span_id: int, offset: int) -> bytes:
-    """Encode the header and the own parts of a call without parent, or with an error or attributes."""
+    """Encode what a call has of its own, if it has no parent, an error or attributes."""
     _, caller, start, end, error, attributes, _, _ = entry
     body = b"\x0a\x10" + trace_id + b"\x12\x08" + span_id.to_bytes(8, "big")
     if caller is not None:
         body += b"\x22\x08" + caller.span_id.to_bytes(8, "big")
-    body += b"\x39" + (start + offset).to_bytes(8, "little") + b"\x41" + (end + offset).to_bytes(8, "little")
+    body += (
+        b"\x39"
+        + (start + offset).to_bytes(8, "little")
+        + b"\x41"
+        + (end + offset).to_bytes(8, "little")
+    )
     if attributes:
         body += encode_attributes(attributes, _ATTRIBUTE)
     if error is not None:
@@ -194,7 +203,9 @@ def _rare_leaf(entry: Leaf, trace_id: bytes, span_id: int, offset: int) -> bytes
 
 def _scope(scope: tuple[str, str]) -> bytes:
     name, version = scope
-    return field(b"\x0a", text_field(b"\x0a", name) + (text_field(b"\x12", version) if version else b""))
+    return field(
+        b"\x0a", text_field(b"\x0a", name) + (text_field(b"\x12", version) if version else b"")
+    )
 
 
 _OWN_SCOPE = _scope(SCOPE)
@@ -280,7 +291,11 @@ def _redacted_value(key: str, value: object) -> object:
         return redact.REDACTED
     # Captured headers are lists; a cookie hides in Referer, a token in baggage.
     if key.startswith(("http.request.header.", "http.response.header.")):
-        return [redact.text(str(item)) for item in value] if isinstance(value, (list, tuple)) else value
+        return (
+            [redact.text(str(item)) for item in value]
+            if isinstance(value, (list, tuple))
+            else value
+        )
     return value
 
 

@@ -74,7 +74,7 @@ def traces(delivery: Delivery, stopping: Callable[[], bool]) -> Worker:
 def metrics(
     exporter: Exporter, interval: float, encode: Callable[[], bytes], faults: Faults
 ) -> tuple[Worker, Callable[[float], None]]:
-    """Start the thread that sends all metrics at an interval; the latest reading replaces a lost one.
+    """Start the thread that sends all metrics at an interval; a lost one is replaced by the next.
 
     Returns:
         The thread, and a function that sends them once within a number of seconds.
@@ -90,7 +90,9 @@ def metrics(
             outcome = exporter.export("metrics", request, max(deadline - time.monotonic(), 0.001))
             problem = getattr(outcome, "reason", "") or getattr(outcome, "message", "")
             if problem:
-                faults.warn(f"metrics.{exporter.name}", f"exporter {exporter.name!r}, metrics: {problem}")
+                faults.warn(
+                    f"metrics.{exporter.name}", f"exporter {exporter.name!r}, metrics: {problem}"
+                )
         except Exception as error:  # noqa: BLE001 - anybody's exporter may raise anything
             faults.internal(f"exporter.{exporter.name}", error)
         finally:

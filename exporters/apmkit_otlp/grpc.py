@@ -73,6 +73,7 @@ class GrpcSender:
         """Close the channel."""
         if self._channel is not None:
             self._channel.close()
+            self._channel = None
 
     def _open(self) -> grpc.Channel:
         destination = self._destination

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from apmkit.instrument.asgi import Instrumented, ServerInstrumentation
+from apmkit.record import clock
 from apmkit.record.faults import Faults
 from apmkit.record.metrics import Metrics
 from apmkit.record.sampling import BudgetSampler
@@ -17,10 +19,14 @@ from apmkit.relay.relay import Relay
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from apmkit.instrument.asgi import Application, Message, Scope
+    import pytest
+
+    from apmkit.instrument.asgi import Application, Message, Receive, Scope, Send
     from apmkit.relay.snapshot import Point
 
 EVERY_TRACE = float("inf")
+START: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"1")]}
+LAST: dict[str, Any] = {"type": "http.response.body", "body": b"ok"}
 LABELS = dict[str, "str | bool | int | float"]
 
 
@@ -150,3 +156,40 @@ async def drive(
 
     await app(scope, receive, send)
     return sent
+
+
+class Clock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.time = 1_000_000_000
+        monkeypatch.setattr(clock, "now", lambda: self.time)
+
+    def advance(self, seconds: float) -> None:
+        self.time += int(seconds * 1e9)
+
+
+def sending(*messages: Message) -> Application:
+    """Return an application that sends these messages."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+def started(**more: Any) -> Message:  # noqa: ANN401 - any application, any value
+    """Return the start of a response, with something else in it."""
+    return {**START, **more}
+
+
+def run(
+    app: Any,  # noqa: ANN401 - any application, any value
+    scope: Scope | None = None,
+    budget: float = EVERY_TRACE,
+) -> tuple[Recorder, list[Message]]:
+    """Drive an application once; return what was recorded and what it sent."""
+    recorder = Recorder(budget)
+    sent = asyncio.run(drive(recorder.around(app), scope or http_scope("/basket")))
+    return recorder, sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from apmkit.record.metrics import MAX_SERIES
@@ -53,6 +54,13 @@ def test_what_is_not_known_is_no_label() -> None:
         "http.request.method": "GET",
         "url.scheme": "http",
     }
+
+
+def test_a_status_from_an_enum_is_a_number() -> None:
+    metrics, recorder = http_metrics()
+    metrics.new_series(key(status=HTTPStatus.CREATED)).observe(0.5, 10)
+    (labels,) = recorder.labels(DURATION)
+    assert type(labels["http.response.status_code"]) is int
 
 
 def test_a_series_is_found_again_by_its_key() -> None:

@@ -94,7 +94,7 @@ def request(
     event_list=st.lists(events, max_size=2),
     links=st.lists(st.tuples(identifiers, identifiers, text, attributes), max_size=2),
 )
-def test_every_span_that_opentelemetry_encodes_is_read_back(  # noqa: PLR0913 - a span's parts
+def test_every_span_that_opentelemetry_encodes_is_read_back(
     *,
     ids: tuple[bytes, bytes, bytes],
     texts: tuple[str, str, str, str],

@@ -132,7 +132,7 @@ statuses = st.sampled_from(list(StatusCode))
     status=statuses,
     scope=st.tuples(texts, texts),
 )
-def test_a_span_arrives_whole(  # noqa: PLR0913, PLR0917 - a span has many parts
+def test_a_span_arrives_whole(
     name: str,
     kind: SpanKind,
     own: dict[str, Any],
