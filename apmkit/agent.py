@@ -234,6 +234,7 @@ class Agent:
         """Make a forked child's agent its own: no threads, locks or spans of the parent."""
         self._lock = threading.RLock()
         self.server.running = False
+        self.metrics.reset()
         self.tracer_provider.open.clear()
         self.tracer_provider.unsampled = self.tracer_provider.over_limit = 0
         self._pipeline.renew_after_fork()

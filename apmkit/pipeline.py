@@ -156,11 +156,14 @@ class Pipeline:
         self._workers.clear()
         self._senders.clear()
         for exporter in self._exporters:
-            try:
-                exporter.close()
-            except Exception as error:  # noqa: BLE001 - anybody's exporter may raise anything
-                self._faults.internal(f"exporter.{exporter.name}", error)
+            self._close(exporter)
         self._faults.report()
+
+    def _close(self, exporter: Exporter) -> None:
+        try:
+            exporter.close()
+        except Exception as error:  # noqa: BLE001 - anybody's exporter may raise anything
+            self._faults.internal(f"exporter.{exporter.name}", error)
 
     def accounts(self) -> dict[str, dict[str, Any]]:
         """Return what became of the spans, for each exporter of traces."""
@@ -200,6 +203,7 @@ class Pipeline:
         self._workers.clear()
         self._senders.clear()
         self._start_time = time.time_ns()
+        self._settings = self._settings.for_this_process()
         self._open()
 
     def _is_stopping(self) -> bool:

@@ -120,3 +120,22 @@ def test_a_fork_while_other_threads_record_does_not_hang_the_child() -> None:
         finished.set()
         for thread in threads:
             thread.join()
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_counts_from_nothing_in_the_series_that_were_bound_before() -> None:
+    agent, _ = recording()
+    counter = agent.counter("orders")
+    series = counter.bind({"currency": "EUR"})
+    series.add(5)
+    agent.record("basket.value", 42.5)
+
+    def work() -> list[float]:
+        inherited = series.value
+        series.add(1)
+        observed = sum(agent.histogram("basket.value").bind().counts)
+        return [inherited, counter.bind({"currency": "EUR"}).value, observed]
+
+    assert in_a_child(work) == [0, 1, 0]
+    assert series.value == 5

@@ -67,6 +67,11 @@ class NumberSeries:
         """Replace the number."""
         self.value = value
 
+    def reset(self) -> None:
+        """Return to nothing."""
+        self.value = 0
+        self.exemplar = None
+
 
 class HistogramSeries:
     """One series of a histogram: how many values fell into each bucket, and their sum."""
@@ -85,6 +90,12 @@ class HistogramSeries:
         index = bisect_left(self.boundaries, value)
         self.counts[index] += 1
         self.sum += value
+
+    def reset(self) -> None:
+        """Return to nothing."""
+        self.counts = [0] * len(self.counts)
+        self.sum = 0.0
+        self.exemplars = {}
 
     def attach_exemplar(self, exemplar: Exemplar) -> None:
         """Keep `exemplar` as the latest of its bucket."""
@@ -241,6 +252,12 @@ class Metrics:
     def observe_with(self, observer: Callable[[], None]) -> None:
         """Call `observer` before each reading; it sets gauges that nobody needs in between."""
         self._observers.append(observer)
+
+    def reset(self) -> None:
+        """Count from nothing again, in the same series: a forked child has counted nothing yet."""
+        for instrument in self._instruments.values():
+            for series in instrument.all_series():
+                series.reset()
 
     def collect(self) -> Iterable[Instrument[Any]]:
         """Run the observers and return every instrument in the order of creation."""
