@@ -106,7 +106,6 @@ class Exchange:
                 elif not self.streamed:
                     self._streams()
             elif kind == "http.response.start":
-                self.first_byte = clock.now()
                 self.status = message["status"]
                 self.trailers = message.get("trailers", False)
                 headers = message.get("headers", ())
@@ -131,6 +130,7 @@ class Exchange:
 
     def _streams(self) -> None:
         self.streamed = True
+        self.first_byte = clock.now()
         for name, value in self.response_headers:
             if name.lower() == b"content-type":
                 self.event_stream = value.startswith(b"text/event-stream")
