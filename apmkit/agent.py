@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
-    from apmkit.instrument.asgi import Application
+    from apmkit.instrument.asgi import Application, Receive, Scope, Send
     from apmkit.record.current import CurrentSpan
     from apmkit.record.metrics import Counter, Gauge, Histogram
     from apmkit.relay.export import Exporter
@@ -251,6 +251,12 @@ class Middleware(Instrumented):
     def __init__(self, app: Application, agent: Agent) -> None:
         super().__init__(app, agent.server)
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application once, recorded."""
+        # Only the scope tells which application this is; the server's lifespan comes first.
+        _silence_fastapi(scope.get("app"))
+        await super().__call__(scope, receive, send)
+
 
 def instrument(
     app: Any,  # noqa: ANN401 - FastAPI or Starlette, neither of which is a dependency
@@ -290,17 +296,21 @@ def instrument(
         return agent
     app._apmkit_agent = agent  # noqa: SLF001 - our own mark on somebody else's object
     agent._applications.append(weakref.ref(app))  # noqa: SLF001 - same module
-    telemetry = getattr(app, "_telemetry", None)
-    if isinstance(telemetry, dict):
-        # FastAPI's own tracing starts outside its middleware as soon as there is a tracer
-        # provider: the same request would be a second span, and we would stand back for it.
-        telemetry["tracing"] = False
+    _silence_fastapi(app)
     build = app.build_middleware_stack
     # Around Starlette's whole stack, its error handler included, so that the 500 it sends is seen.
     app.build_middleware_stack = lambda: Instrumented(build(), agent.server)
     if app.middleware_stack is not None:
         app.middleware_stack = Instrumented(app.middleware_stack, agent.server)
     return agent
+
+
+def _silence_fastapi(app: object) -> None:
+    # FastAPI's own tracing starts outside its middleware as soon as there is a tracer provider:
+    # the same request would be a second span, and we would stand back for it.
+    telemetry = getattr(app, "_telemetry", None)
+    if isinstance(telemetry, dict):
+        telemetry["tracing"] = False
 
 
 def _sampler(settings: Settings) -> Sampler:

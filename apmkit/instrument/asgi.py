@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Any
 
 from asgiref.compatibility import guarantee_single_callable
@@ -104,7 +103,6 @@ class Instrumented:
         self.app: Application = guarantee_single_callable(app)  # type: ignore[no-untyped-call]
         self.server = server
         self._recorded_elsewhere = recorded_elsewhere(app)
-        self._silences_fastapi = "fastapi" in sys.modules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application once, recorded."""
@@ -146,9 +144,8 @@ class Instrumented:
             server.faults.internal("asgi.begin", error)
             return None
         scope["apmkit.recorded"] = True
-        if self._silences_fastapi:
-            # What newer FastAPI looks for before it makes a span of its own.
-            scope["fastapi.telemetry"] = None
+        # What FastAPI looks for before it makes a span of its own, wherever it is mounted.
+        scope["fastapi.telemetry"] = None
         return exchange
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
