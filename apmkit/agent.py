@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from opentelemetry import trace as trace_api
 
 from apmkit.config import Settings
-from apmkit.instrument.asgi import Instrumented, ServerInstrumentation
+from apmkit.instrument.asgi import Instrumented
 from apmkit.instrument.calls import CacheCall, DatabaseCall
 from apmkit.instrument.runtime import observe_process
+from apmkit.instrument.server import ServerInstrumentation
 from apmkit.instrument.wrap import wrap
 from apmkit.ops.endpoints import guarded, taken
 from apmkit.pipeline import Pipeline
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
-    from apmkit.instrument.asgi import Application, Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Application, Receive, Scope, Send
     from apmkit.record.current import CurrentSpan
     from apmkit.record.metrics import Counter, Gauge, Histogram
     from apmkit.relay.export import Exporter

@@ -18,7 +18,7 @@ from apmkit.relay.wire_metrics import encode_metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from apmkit.instrument.asgi import Application
+    from apmkit.instrument.asgi_types import Application
     from apmkit.record.faults import Faults
     from apmkit.record.metrics import Metrics
     from apmkit.record.tracer import TracerProvider

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from apmkit.instrument.asgi import Application
+    from apmkit.instrument.asgi_types import Application
 
 
 @pytest.fixture(autouse=True)

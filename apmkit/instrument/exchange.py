@@ -11,9 +11,9 @@ from opentelemetry.util.http import detect_synthetic_user_agent, sanitize_method
 from apmkit.instrument.capture import decoded
 from apmkit.instrument.routes import route_template
 from apmkit.record import clock
+from apmkit.record.errors import qualified_name
 from apmkit.record.propagation import TRACE_HEADERS
 from apmkit.record.shared import Shared
-from apmkit.record.span import qualified_name
 from apmkit.record.tracer import SCOPE
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-    from apmkit.instrument.asgi import Message, Scope, Send, ServerInstrumentation
+    from apmkit.instrument.asgi_types import Message, Scope, Send
     from apmkit.instrument.capture import Headers
     from apmkit.instrument.http_metrics import Key, RequestSeries
+    from apmkit.instrument.server import ServerInstrumentation
     from apmkit.record.span import Span
 
 _SERVER = SpanKind.SERVER

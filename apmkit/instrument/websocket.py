@@ -10,7 +10,8 @@ from apmkit.record import clock
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from apmkit.instrument.asgi import Message, Receive, Scope, Send, ServerInstrumentation
+    from apmkit.instrument.asgi_types import Message, Receive, Scope, Send
+    from apmkit.instrument.server import ServerInstrumentation
 
 _SWITCHING_PROTOCOLS = 101
 _FORBIDDEN = 403

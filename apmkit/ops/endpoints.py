@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from apmkit.config import Settings
-    from apmkit.instrument.asgi import Application, Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Application, Receive, Scope, Send
 
 _REFUSAL = (
     b"apmkit: this page is for clients in ops_networks that reach the service directly, or for"

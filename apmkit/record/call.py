@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import SpanKind
 
 from apmkit.record.context import SPAN_KEY, get_context
+from apmkit.record.errors import qualified_name
 from apmkit.record.shared import Shared
-from apmkit.record.span import qualified_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from apmkit.record.metrics import Histogram, HistogramSeries
-    from apmkit.record.tracer import TracerProvider
+    from apmkit.record.trace import LateCalls
 
 _MAX_ERROR_TYPES = 32
 
@@ -43,7 +43,7 @@ class Call(Shared):
 
     def __init__(
         self,
-        provider: TracerProvider,
+        provider: LateCalls,
         histogram: Histogram,
         name: str,
         attributes: Mapping[str, AttributeValue],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from opentelemetry.trace import StatusCode
 
 from apmkit.record.context import SPAN_KEY, get_context, set_context, with_span
-from apmkit.record.span import safe_text
+from apmkit.record.errors import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,6 +9,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
 from apmkit.record import clock
+from apmkit.record.errors import qualified_name, safe_text
 from apmkit.record.identifiers import random_bits
 from apmkit.record.tracestate import with_threshold
 
@@ -242,17 +243,3 @@ class Span(trace_api.Span):
         if error is not None and self.is_recording():
             self.fail(error)
         self.end()
-
-
-def qualified_name(kind: type) -> str:
-    """Return the name of a class as error.type has it: with the module, unless it is built in."""
-    module = kind.__module__
-    return kind.__qualname__ if module in {"builtins", None} else f"{module}.{kind.__qualname__}"
-
-
-def safe_text(error: BaseException) -> str:
-    """Return `str(error)`, also for an exception whose `__str__` raises."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - whatever it raises, the application must not see it
-        return f"<{type(error).__name__} without text>"

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
     from opentelemetry.util.types import AttributeValue
 
-    from apmkit.record.call import Call
     from apmkit.record.metrics import HistogramSeries
+    from apmkit.record.shared import Shared
     from apmkit.record.span import Span
 
 MAX_SPANS = 1_000
@@ -19,7 +19,7 @@ MAX_SPANS = 1_000
 
 
 Leaf: TypeAlias = (
-    "tuple[Call, Span | None, int, int, BaseException | None, dict[str, AttributeValue] | None,"
+    "tuple[Shared, Span | None, int, int, BaseException | None, dict[str, AttributeValue] | None,"
     " HistogramSeries, int]"
 )
 """A finished database or cache call: what it is, under which span, start, end, what it raised,
@@ -28,6 +28,14 @@ trace is kept; a plain tuple, because there are many.
 """
 
 Entry: TypeAlias = "Span | Leaf"
+
+
+class LateCalls(Protocol):
+    """Who takes calls that end outside every open trace (the tracer provider)."""
+
+    def late_call(self, entry: Leaf) -> None:
+        """Take the call."""
+        ...
 
 
 class Follower(Protocol):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import SpanKind, StatusCode
 
 from apmkit.record import clock
+from apmkit.record.errors import qualified_name, safe_text
 from apmkit.record.identifiers import random_bits
-from apmkit.record.span import Span, qualified_name, safe_text
+from apmkit.record.span import Span
 from apmkit.record.tracer import SCOPE
 from apmkit.relay import redact
 from apmkit.relay.protobuf import field, key_value, text_field, varint

@@ -16,7 +16,7 @@ from tests.e2e.servers import openmetrics_families
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from apmkit.instrument.asgi import Application
+    from apmkit.instrument.asgi_types import Application
     from apmkit.relay.export import Outcome, Signal
 
     Message = MutableMapping[str, Any]

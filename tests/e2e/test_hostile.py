@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from starlette.requests import Request
 
-    from apmkit.instrument.asgi import Application
+    from apmkit.instrument.asgi_types import Application
     from apmkit.relay.export import Outcome, Signal
 
     Scope = MutableMapping[str, Any]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from apmkit.record.call import Call
 from apmkit.record.faults import Faults
 from apmkit.record.metrics import HistogramSeries, Metrics
 from apmkit.record.sampling import BudgetSampler
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from apmkit.record.call import Call
     from apmkit.record.trace import Trace
 
 
@@ -46,7 +46,11 @@ class Recording:
         self.calls: list[Recorded] = []
 
     def keep(self, trace: Trace, root: Span | None, *, open_until: int = 0) -> None:  # noqa: ARG002
-        self.calls += [Recorded(*entry[:6]) for entry in trace if not isinstance(entry, Span)]
+        for entry in trace:
+            if not isinstance(entry, Span):
+                call, parent, start, end, error, attributes = entry[:6]
+                assert isinstance(call, Call)
+                self.calls.append(Recorded(call, parent, start, end, error, attributes))
 
     @property
     def names(self) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from apmkit.instrument.asgi import Instrumented, ServerInstrumentation
+from apmkit.instrument.asgi import Instrumented
+from apmkit.instrument.server import ServerInstrumentation
 from apmkit.record import clock
 from apmkit.record.faults import Faults
 from apmkit.record.metrics import Metrics
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from apmkit.instrument.asgi import Application, Message, Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Application, Message, Receive, Scope, Send
     from apmkit.relay.snapshot import Point
 
 EVERY_TRACE = float("inf")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.websockets import WebSocket
 
-    from apmkit.instrument.asgi import Application, Message, Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Application, Message, Receive, Scope, Send
 
 ALWAYS = ("size on the span",)
 STATIC = (*ALWAYS, "port in the address", "route")

@@ -14,9 +14,10 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from apmkit.instrument.asgi import ServerInstrumentation, recorded_elsewhere
+from apmkit.instrument.asgi import recorded_elsewhere
 from apmkit.instrument.exchange import Exchange
 from apmkit.instrument.http_metrics import HttpMetrics
+from apmkit.instrument.server import ServerInstrumentation
 from apmkit.record import clock
 from apmkit.record.tracer import TracerProvider
 from tests.instrument.driving import EVERY_TRACE, Recorder, drive, http_scope, websocket_scope
@@ -24,7 +25,7 @@ from tests.instrument.driving import EVERY_TRACE, Recorder, drive, http_scope, w
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from apmkit.instrument.asgi import Message, Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Message, Receive, Scope, Send
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = (b"traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01".encode())

@@ -23,7 +23,7 @@ from tests.instrument.equivalence_differences import DIFFERENCES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from apmkit.instrument.asgi import Application, Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Application, Receive, Scope, Send
 
 Seen = dict[str, Any]
 """What was recorded of a request: "span url.path", "duration http.route" and so on, to values."""

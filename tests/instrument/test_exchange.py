@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from apmkit.instrument.asgi import Message, Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Message, Receive, Scope, Send
 
 DURATION = "http.server.request.duration"
 

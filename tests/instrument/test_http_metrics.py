@@ -10,7 +10,7 @@ from apmkit.record.metrics import MAX_SERIES
 from tests.instrument.driving import Recorder, drive, http_scope, websocket_scope
 
 if TYPE_CHECKING:
-    from apmkit.instrument.asgi import Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Receive, Scope, Send
     from apmkit.instrument.http_metrics import HttpMetrics, Key
 
 DURATION = "http.server.request.duration"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from apmkit.instrument.asgi import Application, Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Application, Receive, Scope, Send
 
 
 def template(app: Application, path: str, method: str = "GET", **changes: Any) -> str | None:  # noqa: ANN401 - any application, any value

@@ -18,7 +18,7 @@ from tests.instrument.driving import EVERY_TRACE, Recorder, drive, websocket_sco
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
-    from apmkit.instrument.asgi import Application, Message, Receive, Scope, Send
+    from apmkit.instrument.asgi_types import Application, Message, Receive, Scope, Send
 
 CONNECT: dict[str, Any] = {"type": "websocket.connect"}
 ACCEPT: dict[str, Any] = {

@@ -67,8 +67,13 @@ def record(call: Call, milliseconds: float = 2, error: BaseException | None = No
     record_call(call, end - int(milliseconds * MILLISECOND), end, error)
 
 
+def of(call: Call) -> TracerProvider:
+    assert isinstance(call.provider, TracerProvider)
+    return call.provider
+
+
 def current(call: Call) -> Any:  # noqa: ANN401 - a context manager
-    return call.provider.get_tracer("tests").start_as_current_span("root")
+    return of(call).get_tracer("tests").start_as_current_span("root")
 
 
 def test_a_call_is_one_observation_and_a_leaf_of_the_open_trace(
@@ -87,7 +92,7 @@ def test_a_call_is_one_observation_and_a_leaf_of_the_open_trace(
 
 def test_a_call_is_a_leaf_of_the_innermost_span(kept: Kept, histogram: Histogram) -> None:
     call = make(kept, histogram)
-    with current(call), call.provider.get_tracer("tests").start_as_current_span("inner") as inner:
+    with current(call), of(call).get_tracer("tests").start_as_current_span("inner") as inner:
         record(call)
     ((entries, _),) = kept.handed
     assert entries[0][1] is inner
@@ -98,7 +103,7 @@ def test_a_call_is_counted_although_its_trace_is_dropped(kept: Kept, histogram: 
     with current(call):
         record(call)
     assert kept.handed == []
-    assert call.provider.unsampled == 2
+    assert of(call).unsampled == 2
     assert sum(call.series.counts) == 1
 
 
@@ -114,7 +119,7 @@ def test_a_call_outside_every_trace_is_a_trace_of_its_own(kept: Kept, histogram:
 def test_a_call_outside_every_trace_obeys_the_budget(kept: Kept, histogram: Histogram) -> None:
     call = make(kept, histogram, budget=0)
     record(call)
-    assert (kept.handed, call.provider.unsampled) == ([], 1)
+    assert (kept.handed, of(call).unsampled) == ([], 1)
 
 
 def test_a_call_under_another_sdks_span_is_recorded_all_the_same(
@@ -167,7 +172,7 @@ def test_a_trace_counts_the_calls_that_it_has_no_room_for(kept: Kept, histogram:
             record(call)
     ((entries, _),) = kept.handed
     assert len(entries) == MAX_SPANS - 1
-    assert call.provider.over_limit == 201
+    assert of(call).over_limit == 201
     assert sum(call.series.counts) == MAX_SPANS + 200
 
 

@@ -16,13 +16,12 @@ from opentelemetry.trace import (
 )
 
 from apmkit.record import clock
+from apmkit.record.errors import qualified_name, safe_text
 from apmkit.record.span import (
     MAX_ATTRIBUTES,
     MAX_EVENTS,
     MAX_LINKS,
     Span,
-    qualified_name,
-    safe_text,
 )
 from apmkit.record.trace import Trace
 from apmkit.record.tracer import SCOPE
