@@ -20,7 +20,12 @@ REQUESTS = 2_000
 def main() -> int:
     """Run the demo and draw what it prints; return its exit code."""
     console = Console(
-        file=io.StringIO(), record=True, width=WIDTH, force_terminal=True, highlight=False
+        file=io.StringIO(),
+        record=True,
+        width=WIDTH,
+        force_terminal=True,
+        force_interactive=False,
+        highlight=False,
     )
     code = demo.run(requests=REQUESTS, keep=False, console=console)
     if code == 0:

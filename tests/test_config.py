@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import os
 import sys
@@ -391,9 +392,10 @@ def test_the_budget_may_be_infinite_or_zero() -> None:
 
 
 def test_every_setting_is_described() -> None:
-    documented = Settings.__doc__ or ""
+    # Python 3.13 strips the indentation of docstrings; getdoc does everywhere.
+    documented = inspect.getdoc(Settings) or ""
     fields = [field for field in dataclasses.fields(Settings) if field.metadata]
     assert len(fields) == 13
     for field in fields:
-        assert f"        {field.name}: " in documented
+        assert f"    {field.name}: " in documented
         assert field.metadata["may_be"]
