@@ -33,7 +33,7 @@ def test_a_trace_that_is_not_kept_is_dropped_by_sampling() -> None:
 def test_an_outcome_is_counted_in_its_place(
     outcome: Outcome | Exception, place: str, *, done: bool
 ) -> None:
-    agent, _ = recording(outcome)
+    agent, _ = recording(*[outcome] * 5)  # five failures open the breaker, and flush gives up
     agent._faults.reraise = False
     with agent.span("one"):
         pass
@@ -59,7 +59,7 @@ def test_a_retried_request_is_delivered_once() -> None:
     agent._faults.reraise = False
     with agent.span("one"):
         pass
-    assert [agent.flush() for _ in range(4)] == [False, False, False, True]
+    assert agent.flush()
     assert [span.name for span in exporter.spans] == ["one"]
 
 

@@ -25,6 +25,7 @@ _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _LONGEST_RETRY_AFTER = 300.0
 _FAILURES_TO_OPEN = 5
+_FLUSH_PAUSE = 0.05
 
 
 class Account(NamedTuple):
@@ -50,6 +51,7 @@ class Delivery:
         resource: the encoded resource that goes before the records.
         faults: told when the backend fails.
         now: a monotonic clock, in seconds.
+        sleep: waits for a number of seconds.
 
     Attributes:
         delivered: spans that the backend has taken.
@@ -64,6 +66,7 @@ class Delivery:
         resource: bytes,
         faults: Faults,
         now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.exporter = exporter
         self.reader = reader
@@ -73,6 +76,7 @@ class Delivery:
         self._resource = resource
         self._faults = faults
         self._now = now
+        self._sleep = sleep
         self._failures = 0
         self._next_attempt = 0.0
         self._lock = threading.Lock()
@@ -114,8 +118,13 @@ class Delivery:
         deadline = self._now() + timeout
         while self.reader.pending:
             remaining = deadline - self._now()
-            if remaining <= 0 or not self.deliver(remaining, insist=True):
+            if remaining <= 0:
                 break
+            if not self.deliver(remaining, insist=True) and self.reader.pending:
+                # One failure may be a connection that the backend had closed meanwhile.
+                if self.breaker_open:
+                    break
+                self._sleep(max(min(_FLUSH_PAUSE, deadline - self._now()), 0.0))
         return not self.reader.pending
 
     def account(self) -> Account:
