@@ -25,7 +25,7 @@ from apmkit.record.sampling import BudgetSampler, Sampler, StandardHead
 from apmkit.record.tracer import TracerProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from opentelemetry.util.types import AttributeValue
 
@@ -150,7 +150,7 @@ class Agent:
         """
         return CacheCall(self.tracer_provider, self.metrics, cache, operation, **details)
 
-    def span(self, name: str, **attributes: AttributeValue) -> CurrentSpan:
+    def span(self, name: str, /, **attributes: AttributeValue) -> CurrentSpan:
         """Record a block, with `with` or `async with`, as a span under the current one."""
         return self.tracer.start_as_current_span(name, attributes=attributes)
 
@@ -195,7 +195,10 @@ class Agent:
                 return
             self.server.running = True
             for reference in self._applications:
-                self._yield_paths(reference())
+                try:
+                    self._yield_paths(reference())
+                except Exception as error:  # noqa: BLE001, PERF203 - routes of any application
+                    self._faults.internal("paths", error)
             self._pipeline.start()
 
     def flush(self, timeout: float = 5.0) -> bool:
@@ -291,6 +294,7 @@ def instrument(
         raise TypeError(message)
     known: Agent | None = getattr(app, "_apmkit_agent", None)
     if known is not None:
+        _warn_if_other(known, Settings.load(**settings), settings)
         return known
     agent = Agent(exporters=exporters, **settings)
     if agent.settings.disabled:
@@ -304,6 +308,14 @@ def instrument(
     if app.middleware_stack is not None:
         app.middleware_stack = Instrumented(app.middleware_stack, agent.server)
     return agent
+
+
+def _warn_if_other(agent: Agent, asked: Settings, names: Iterable[str]) -> None:
+    for name in names:
+        if getattr(asked, name) != getattr(agent.settings, name):
+            agent._faults.warn(  # noqa: SLF001 - same module
+                "instrument", f"instrument() was called again with another {name}; the first holds"
+            )
 
 
 def _silence_fastapi(app: object) -> None:

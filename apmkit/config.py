@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import socket
 import sys
 import uuid
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 PREFIX = "APMKIT_"
 CONFIG_VARIABLE = "APMKIT_CONFIG"
 CONFIG_FILE = "apmkit.toml"
+
+# What Kubernetes sets in every pod for a Service whose name begins with "apmkit".
+_OF_KUBERNETES = re.compile(
+    r"APMKIT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)\w*)?)$"
+)
 
 _ENDPOINTS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -84,7 +90,8 @@ class Settings:
         trust_upstream: whether a caller's trace context is taken up; without it each request starts
             a trace of its own that links to the caller's.
         ops_token: lets those see the agent's own pages who send it as a bearer token.
-        ops_networks: clients that see the agent's own pages without a token; by default loopback
+        ops_networks: clients that see the agent's own pages without a token; none by default where
+            ops_token is set, else loopback
             and private addresses.
         metrics_path: where Prometheus scrapes.
         metric_export_interval: seconds between two exports of all metrics.
@@ -168,6 +175,9 @@ class Settings:
             found["traces_sampler"] = None
         elif found["traces_sampler"] is not None:
             sources.check_sampler_argument()
+        if found["ops_token"] is not None and found["ops_networks"] is _LOCAL:
+            # A proxy that names no client makes everybody local: who sets a token wants it asked.
+            found["ops_networks"] = ()
         found["exporters"] = () if found["disabled"] else sources.exporters(found)
         found["resource"] = MappingProxyType({**_process_attributes(), **chosen})
         found["service_name"] = str(found["resource"]["service.name"])
@@ -179,6 +189,7 @@ class Settings:
         return dataclasses.replace(self, resource=MappingProxyType({**self.resource, **own}))
 
 
+_LOCAL = values.LOCAL_NETWORKS
 _FIELDS = {f.name: f for f in dataclasses.fields(Settings) if f.metadata}
 _OWN = [name for name, f in _FIELDS.items() if f.metadata["rule"].own]
 
@@ -235,7 +246,8 @@ class _Sources:
         self._file_name, self._file = _read_file(environ.get(CONFIG_VARIABLE, ""))
         variables = [PREFIX + name.upper() for name in _OWN] + [CONFIG_VARIABLE]
         _check_names(given, _OWN, "keyword argument")
-        _check_names((n for n in environ if n.startswith(PREFIX)), variables, "variable")
+        own = (n for n in environ if n.startswith(PREFIX) and not _OF_KUBERNETES.match(n))
+        _check_names(own, variables, "variable")
         _check_names(self._file, _OWN, f"key of {self._file_name}")
 
     def value(self, name: str) -> Any:  # noqa: ANN401 - each setting has its own type
@@ -304,8 +316,9 @@ class _Sources:
 def _check_names(names: Iterable[str], known: list[str], what: str) -> None:
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            raise SettingsError(f"{name} is not a setting ({what}); did you mean {near[0]}?")
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}"
+            raise SettingsError(f"{name} is not a setting ({what}); {hint}")
 
 
 def _read_file(chosen: str) -> tuple[str, dict[str, Any]]:

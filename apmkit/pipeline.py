@@ -48,7 +48,7 @@ class Pipeline:
         self, settings: Settings, given: Sequence[Exporter], metrics: Metrics, faults: Faults
     ) -> None:
         self._settings = settings
-        self._given = given
+        self._given = [_checked(exporter) for exporter in given]
         self._metrics = metrics
         self._faults = faults
         self._start_time = time.time_ns()
@@ -82,7 +82,10 @@ class Pipeline:
             if name not in found:
                 message = f"exporters: {name!r} is not installed; it may be one of {sorted(found)}"
                 raise SettingsError(message)
-            made.append(found[name].load()(context))
+            try:
+                made.append(found[name].load()(context))
+            except (ValueError, RuntimeError) as error:
+                raise SettingsError(str(error)) from error
         return made
 
     def watch(self, provider: TracerProvider) -> None:
@@ -217,3 +220,14 @@ class Pipeline:
 
     def _encode_metrics(self) -> bytes:
         return encode_metrics(self.collect(clock.give_way), self._settings.resource)
+
+
+def _checked(exporter: Exporter) -> Exporter:
+    answers = hasattr(exporter, "asgi")
+    sends = hasattr(exporter, "export") and hasattr(exporter, "signals")
+    if not (hasattr(exporter, "name") and hasattr(exporter, "close") and (answers or sends)):
+        raise SettingsError(
+            f"exporters has an object of {type(exporter).__name__}; it may hold names and objects"
+            " with the methods of apmkit.relay.export.Exporter or Endpoint"
+        )
+    return exporter

@@ -358,3 +358,44 @@ def test_an_exporter_that_hangs_holds_no_request_and_no_stop() -> None:
     finally:
         release.set()
     flushing.join()
+
+
+def test_an_object_that_is_no_exporter_is_refused_at_once() -> None:
+    with pytest.raises(apmkit.SettingsError, match="an object of object"):
+        Agent(exporters=[object()])  # type: ignore[list-item]
+
+
+def test_a_span_may_have_an_attribute_called_name() -> None:
+    agent, exporter = recording()
+    with agent.span("step", name="first"):
+        pass
+    agent.flush()
+    assert exporter.spans[0].attributes["name"] == "first"
+
+
+def test_instrumenting_again_checks_the_settings_and_says_that_the_first_hold(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = Starlette()
+    agent = apmkit.instrument(app, service_name="one", exporters=[])
+    with pytest.raises(apmkit.SettingsError):
+        apmkit.instrument(app, wrong=1)
+    assert apmkit.instrument(app, service_name="two") is agent
+    agent._faults.report()
+    assert "another service_name" in caplog.text
+
+
+def test_the_exception_behind_a_500_lies_within_its_span() -> None:
+    agent, exporter = recording()
+
+    async def failing(_: Request) -> Response:
+        return PlainTextResponse(str(1 // 0))
+
+    app = Starlette(routes=[Route("/", failing)])
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(drive(agent.asgi(app), http_scope("/")))
+    agent.flush()
+    (span,) = exporter.spans
+    (event,) = span.events
+    assert event.name == "exception"
+    assert span.start_unix_nano <= event.time_unix_nano <= span.end_unix_nano

@@ -399,3 +399,25 @@ def test_every_setting_is_described() -> None:
     for field in fields:
         assert f"    {field.name}: " in documented
         assert field.metadata["may_be"]
+
+
+def test_a_token_closes_the_pages_to_local_clients_unless_networks_are_named() -> None:
+    assert Settings.load(ops_token="x" * 16).ops_networks == ()
+    assert Settings.load().ops_networks
+    named = Settings.load(ops_token="x" * 16, ops_networks=["10.1.0.0/16"])
+    assert [str(network) for network in named.ops_networks] == ["10.1.0.0/16"]
+
+
+@pytest.mark.parametrize(
+    "name", ["APMKIT_PORT", "APMKIT_SERVICE_HOST", "APMKIT_UI_PORT_80_TCP_ADDR"]
+)
+def test_variables_that_kubernetes_sets_for_a_service_are_not_settings(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "tcp://10.0.0.1:80")
+    assert Settings.load().service_name
+
+
+def test_a_name_like_no_other_gets_the_list_instead_of_a_guess() -> None:
+    with pytest.raises(SettingsError, match=r"zzz is not a setting .*; the settings are service_"):
+        Settings.load(zzz=1)

@@ -76,7 +76,10 @@ def _console() -> Console:
 @contextmanager
 def _served(app: FastAPI) -> Iterator[int]:
     """Serve `app` with uvicorn on a free port of this machine, which is yielded."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio sends small answers at once only where the socket says that it is TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
     # A declined payment is part of the show: its traceback belongs in the trace, not on the screen.
     config = uvicorn.Config(app, log_config=None, log_level="critical", access_log=False)
     server = uvicorn.Server(config)

@@ -141,9 +141,10 @@ class CachedMapping(Proxy):
         """Delete `key`."""
         self._measure(self._delete, self.__wrapped__.__delitem__, key)
 
-    def pop(self, key: Any, *default: Any) -> Any:
+    def pop(self, key: Any, *default: Any, **options: Any) -> Any:
         """Delete `key` and return its value."""
-        return self._measure(self._delete, self.__wrapped__.pop, key, *default)
+        pop = self.__wrapped__.pop
+        return self._measure(self._delete, lambda: pop(key, *default, **options))
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the keys."""
@@ -160,7 +161,17 @@ class CachedMapping(Proxy):
 
     def __or__(self, other: Any) -> Any:
         """Merge, where the mapping can."""
-        return self.__wrapped__ | other
+        return self.__wrapped__ | getattr(other, "__wrapped__", other)
+
+    def __ror__(self, other: Any) -> Any:
+        """Merge, where the mapping can."""
+        return other | self.__wrapped__
+
+    def __ior__(self, other: Any) -> Any:
+        """Take another mapping's items in; the cache stays wrapped."""
+        merged = self.__wrapped__
+        merged |= getattr(other, "__wrapped__", other)
+        return self
 
     def _measure(self, call: Call, function: Callable[..., Any], *arguments: Any) -> Any:
         start = now()

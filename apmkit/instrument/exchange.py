@@ -284,6 +284,9 @@ class Exchange:
             ended, span.end_time = span.end_time, 0
             if self.error is not None:
                 span.fail(self.error)
+                if span.events:  # it may have been raised after the last chunk
+                    last = span.events[-1]
+                    span.events[-1] = last._replace(time=min(last.time, ended))
             else:
                 span.set_status(StatusCode.ERROR)
             span.end_time = ended

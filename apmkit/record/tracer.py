@@ -110,7 +110,8 @@ class TracerProvider(trace_api.TracerProvider):
         """Start a span under `parent`, which may be ours, another SDK's, or None."""
         if isinstance(parent, Span):
             trace = parent.trace
-            if trace.ended and trace.follower is not None:
+            # A parent that is still open, around a yield, keeps what is under it in its trace.
+            if trace.ended and parent.end_time and trace.follower is not None:
                 parent = trace.follower.follow()
             return Span(self, parent.trace, parent, name, kind, start, scope)
         context = parent.get_span_context() if isinstance(parent, trace_api.Span) else None
@@ -156,7 +157,7 @@ class TracerProvider(trace_api.TracerProvider):
         call, span, start, end, error, attributes, series, bucket = entry
         if span is not None:
             trace = span.trace
-            if trace.ended and trace.follower is not None:
+            if trace.ended and span.end_time and trace.follower is not None:
                 parent = trace.follower.follow()
                 if parent.trace.room > 0:
                     parent.trace.room -= 1

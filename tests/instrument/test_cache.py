@@ -287,3 +287,15 @@ def test_a_wrapped_cache_does_what_a_bare_one_does(
             except KeyError as error:  # noqa: PERF203 - both may raise
                 seen.append(repr(error))
         assert seen[0] == seen[1]
+
+
+def test_pop_with_a_named_default_and_merging_do_as_the_bare_cache(recording: Recording) -> None:
+    bare: cachetools.TTLCache[str, int] = cachetools.TTLCache(2, 60)
+    cache: Any = wrap(bare, recording.provider, recording.metrics, name="menu")
+    assert cache.pop("absent", default=3) == 3
+    mapping: Any = wrap({"a": 1}, recording.provider, recording.metrics, name="plain")
+    same = mapping
+    mapping |= {"b": 2}
+    assert mapping is same
+    assert {"c": 3} | mapping == {"c": 3, "a": 1, "b": 2}
+    assert mapping | mapping == {"a": 1, "b": 2}
