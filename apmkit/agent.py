@@ -80,7 +80,7 @@ class Agent:
         self._pipeline.watch(self.tracer_provider)
         self.tracer = self.tracer_provider.get_tracer("apmkit.application")
         self._lock = threading.RLock()
-        self._applications: list[weakref.ref[Any]] = []
+        self._applications: list[Callable[[], Any]] = []
         self.server = ServerInstrumentation(
             self.tracer_provider,
             self.metrics,
@@ -109,7 +109,7 @@ class Agent:
         """
         if self.settings.disabled:
             return app
-        self._applications.append(weakref.ref(app) if _weak(app) else lambda: app)  # type: ignore[arg-type]
+        self._applications.append(weakref.ref(app) if _weak(app) else lambda: app)
         return Instrumented(app, self.server)
 
     def wrap(self, client: ClientType, *, name: str | None = None) -> ClientType:

@@ -79,8 +79,11 @@ class Instrumented:
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if not self.server.running:
-                self.server.start()
+            try:
+                if not self.server.running:
+                    self.server.start()
+            except Exception as error:  # noqa: BLE001 - the page is there without the threads
+                self.server.faults.internal("asgi.begin", error)
             await self.server.endpoints.get(scope["path"], self.app)(scope, receive, send)
             return
         if scope["type"] == "lifespan":

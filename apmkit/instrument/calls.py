@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from apmkit.instrument.kept import (
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from apmkit.record.tracer import TracerProvider
 
 
-class _Block:
+class _Block(ABC):
     """A block that is one call, with `with` and `async with`."""
 
     __slots__ = ("_metrics", "_provider", "_start")
@@ -34,9 +35,9 @@ class _Block:
         self._metrics = metrics
         self._start = 0
 
+    @abstractmethod
     def _call(self) -> Call:
         """Return the call that the block was."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         """Start the clock."""

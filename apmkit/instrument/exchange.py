@@ -53,7 +53,6 @@ class Exchange:
     background: Span | None = None
     baggage: Context | None = None
     body_size = 0
-    counts_as_active = True
     duration = 0
     ended = 0
     error: BaseException | None = None

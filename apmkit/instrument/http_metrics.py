@@ -135,14 +135,12 @@ class HttpMetrics:
 
     def _count_active(self) -> None:
         # Open roots are known anyway, so requests in flight cost nothing until somebody asks.
-        counts: dict[tuple[str, str], int] = dict.fromkeys(
-            ((str(dict(s.attributes)["http.request.method"]), str(dict(s.attributes)["url.scheme"]))
-             for s in self._active.series.values()), 0
-        )  # fmt: skip
+        counts = dict.fromkeys(self._active.all_series(), 0)
         for span in list(self._provider.open):
             exchange: Any = span.describer
-            if exchange is not None and exchange.counts_as_active:
-                kind = (exchange.method, exchange.scheme)
-                counts[kind] = counts.get(kind, 0) + 1
-        for (method, scheme), number in counts.items():
-            self._active.set(number, {"http.request.method": method, "url.scheme": scheme})
+            if exchange is not None:
+                labels = {"http.request.method": exchange.method, "url.scheme": exchange.scheme}
+                series = self._active.bind(labels)
+                counts[series] = counts.get(series, 0) + 1
+        for series, number in counts.items():
+            series.set(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from opentelemetry.trace import SpanKind
 
@@ -47,7 +47,7 @@ def shared(provider: TracerProvider, key: Hashable, make: Callable[[], KeptType]
 
     Applications open a connection a request: their statements are read once, not once a connection.
     """
-    kept: dict[Hashable, Any] = vars(provider).setdefault("calls", {})
+    kept = provider.calls
     found: KeptType | None = kept.get(key)
     if found is None:
         found = make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import psutil
@@ -22,7 +23,7 @@ def observe_process(metrics: Metrics) -> None:
 
     def observe() -> None:
         nonlocal process
-        if not process.is_running() or process.pid != psutil.Process().pid:
+        if process.pid != os.getpid():
             process = psutil.Process()  # a fork: read the child, not its parent
         with process.oneshot():
             times = process.cpu_times()

@@ -56,6 +56,7 @@ class TracerProvider(trace_api.TracerProvider):
 
     Attributes:
         open: the roots that have not ended.
+        calls: what `instrument` keeps of the clients of this agent, by client.
         unsampled: spans of the traces that were not kept.
         over_limit: spans that a kept trace did not have room for.
     """

@@ -69,14 +69,14 @@ class MemoryReader:
         self._unacknowledged: list[Record] = []
         self._bytes = 0
         self._max_bytes = max_bytes
+        self._acknowledged = 0
         self.appended = 0
         self.overflowed = 0
 
     @property
     def pending(self) -> int:
         """Spans appended and neither acknowledged nor dropped."""
-        waiting = list(self._queue)
-        return sum(spans for _, spans in (*waiting, *self._unacknowledged))
+        return self.appended - self._acknowledged - self.overflowed
 
     def append(self, record: Record) -> None:
         """Add a record, and drop the oldest while there are more bytes than allowed."""
@@ -112,6 +112,8 @@ class MemoryReader:
         """Forget the records that `read` returned last."""
         size = sum(len(payload) for payload, _ in self._unacknowledged)
         self._bytes -= size
+        spans = sum(spans for _, spans in self._unacknowledged)
+        self._acknowledged += spans
         self._unacknowledged = []
 
 
